@@ -1,0 +1,160 @@
+//! A received mail as it is read from its bytes: plain values, bounded, with what was wrong about it. The bytes stay the
+//! record; [`crate::mime`] reads them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::address::{Address, NamedAddress};
+use crate::time::Timestamp;
+
+/// What is read from the bytes of a received mail. Everything in it was written by strangers.
+///
+/// What can't be read is left out and named in [`Mail::problems`]: an address without a domain, a date that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Mail {
+    /// From: the authors, usually one.
+    pub from: Vec<NamedAddress>,
+    /// Sender: who sent it for the authors.
+    pub sender: Option<NamedAddress>,
+    /// Reply-To.
+    pub reply_to: Vec<NamedAddress>,
+    /// To.
+    pub to: Vec<NamedAddress>,
+    /// Cc.
+    pub cc: Vec<NamedAddress>,
+    /// The addresses that servers say they delivered it to: Delivered-To, X-Original-To, Envelope-To, X-Envelope-To.
+    pub delivered_to: Vec<Address>,
+    /// Return-Path: where bounces of it go; none for the null path and for no header.
+    pub return_path: Option<Address>,
+    /// Subject, decoded, one line.
+    pub subject: String,
+    /// Message-ID, with its angle brackets.
+    pub message_id: Option<String>,
+    /// In-Reply-To: Message-IDs with their angle brackets.
+    pub in_reply_to: Vec<String>,
+    /// References: Message-IDs with their angle brackets, the oldest first.
+    pub references: Vec<String>,
+    /// Date, as its author's clock had it.
+    pub date: Option<Timestamp>,
+    /// The text; made of the HTML when there is only HTML.
+    pub text: Option<String>,
+    /// The HTML as it was sent: hostile until it is sanitised.
+    pub html: Option<String>,
+    /// The files, inline images and attached mails.
+    pub attachments: Vec<Attached>,
+    /// Whether its headers say that a program sent it: Auto-Submitted other than `no` (RFC 3834), Precedence bulk, list
+    /// or junk, List-Id (RFC 2919), X-Auto-Response-Suppress, or the null return path. Such mail is not answered.
+    pub automatic: bool,
+    /// What was wrong or left out, each once.
+    pub problems: Vec<Problem>,
+}
+
+impl Mail {
+    /// Whether a part of it was left out, since it was beyond a limit.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.problems.iter().any(|problem| problem.truncates())
+    }
+
+    /// Records a problem, once.
+    pub(crate) fn note(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// A file that came with a mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Attached {
+    /// A name that is fit for a file: no path, no control or direction characters, at most 200 bytes, unlike every other
+    /// of the same mail.
+    pub name: String,
+    /// The name as it was sent, shortened to 1000 bytes; none was given if it is empty.
+    pub original_name: String,
+    /// `type/subtype`, in lower case, as it was sent: nothing says that the content is of it.
+    pub media_type: String,
+    /// The Content-ID by which HTML refers to it, without angle brackets.
+    pub content_id: Option<String>,
+    /// Whether it is meant to be shown in its place rather than offered as a file.
+    pub inline: bool,
+    /// The size of the content, in bytes.
+    pub size: usize,
+    /// The content, decoded. Not in the serialised form.
+    #[serde(skip)]
+    pub content: Vec<u8>,
+}
+
+/// What is wrong with a mail, or was left out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// It has no header that can be read.
+    NoHeader,
+    /// It has no From with an address.
+    NoFrom,
+    /// An address could not be read and was left out.
+    UnreadableAddress,
+    /// The Date could not be read.
+    UnreadableDate,
+    /// The transfer encoding of a part is broken; what could be read of it is there.
+    BrokenEncoding,
+    /// A multipart does not end as it must: the end of the mail may be missing.
+    Unclosed,
+    /// It has far more header fields than mail has; of the known ones some may be left out.
+    TooManyHeaders,
+    /// A header field is longer than is read.
+    LongHeader,
+    /// It has more addresses or Message-IDs in one field than are read.
+    TooManyAddresses,
+    /// It has more parts than are read.
+    TooManyParts,
+    /// Its parts are nested more deeply than is read.
+    TooDeep,
+    /// Its text or HTML is longer than is read.
+    LongText,
+}
+
+impl Problem {
+    /// Whether something was left out, since it was beyond a limit.
+    #[must_use]
+    pub const fn truncates(self) -> bool {
+        match self {
+            Self::NoHeader
+            | Self::NoFrom
+            | Self::UnreadableAddress
+            | Self::UnreadableDate
+            | Self::BrokenEncoding
+            | Self::Unclosed => false,
+            Self::TooManyHeaders
+            | Self::LongHeader
+            | Self::TooManyAddresses
+            | Self::TooManyParts
+            | Self::TooDeep
+            | Self::LongText => true,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoHeader => "there is no readable header",
+            Self::NoFrom => "there is no From with an address",
+            Self::UnreadableAddress => "an address could not be read",
+            Self::UnreadableDate => "the date could not be read",
+            Self::BrokenEncoding => "the transfer encoding of a part is broken",
+            Self::Unclosed => "a multipart is not closed",
+            Self::TooManyHeaders => "there are more header fields than are read",
+            Self::LongHeader => "a header field is longer than is read",
+            Self::TooManyAddresses => "a field has more addresses or Message-IDs than are read",
+            Self::TooManyParts => "there are more parts than are read",
+            Self::TooDeep => "the parts are nested more deeply than is read",
+            Self::LongText => "the text is longer than is read",
+        })
+    }
+}

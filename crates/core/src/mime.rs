@@ -1,0 +1,14 @@
+//! The form of a mail on the wire: bytes of a composition, and plain values of received bytes. The building and the
+//! parsing crate are each named in one file below and nowhere else.
+
+mod build;
+mod encode;
+mod file_name;
+mod parse;
+mod raw;
+mod scan;
+mod transfer;
+
+pub use build::{Composition, compose};
+pub use parse::parse;
+pub use raw::{RawFacts, check_raw};

@@ -1,0 +1,240 @@
+//! Message-IDs that can't be guessed, and the threads that they tie together: how one is made, recognised, looked for in
+//! an answer and passed on in ours. The look-up itself is the engine's.
+
+use std::fmt;
+
+use data_encoding::BASE32_DNSSEC;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretBox};
+use sha2::Sha256;
+
+use crate::address::Domain;
+use crate::id::{ContractId, QueueId, RecordId};
+use crate::mail::Mail;
+
+/// Random bytes in a Message-ID.
+pub const RANDOM: usize = 12;
+const NUMBER: usize = 4;
+/// 112 bits of the MAC: 30 bytes in all are 48 characters without padding.
+const MAC: usize = 14;
+
+/// How many Message-IDs References has at most when postroom writes it.
+pub const REFERENCES_LIMIT: usize = 40;
+/// How many Message-IDs of an answer are looked up at most.
+pub const CANDIDATES_LIMIT: usize = 40;
+
+/// One key of the keyring by which Message-IDs are signed. It must be kept while mail that bears it may be answered.
+pub struct TokenKey {
+    number: u32,
+    key: SecretBox<[u8; 32]>,
+}
+
+impl TokenKey {
+    /// The key with this number in the keyring.
+    #[must_use]
+    pub fn new(number: u32, key: [u8; 32]) -> Self {
+        Self { number, key: SecretBox::new(Box::new(key)) }
+    }
+
+    /// Its number, which stands in each Message-ID.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn mac(&self, random: &[u8], domain: &str) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.key.expose_secret()).expect("HMAC takes a key of any length");
+        // The label keeps this use of the key apart from every other.
+        mac.update(b"postroom message-id 1\0");
+        mac.update(&self.number.to_be_bytes());
+        mac.update(random);
+        mac.update(domain.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// A new Message-ID, `<base32(random, key number, MAC)@domain>` in lower case; `domain` is the sender's.
+#[must_use]
+pub fn message_id(key: &TokenKey, random: [u8; RANDOM], domain: &Domain) -> String {
+    let mac = key.mac(&random, domain.as_str()).finalize().into_bytes();
+    let mut token = Vec::with_capacity(RANDOM + NUMBER + MAC);
+    token.extend_from_slice(&random);
+    token.extend_from_slice(&key.number.to_be_bytes());
+    token.extend_from_slice(&mac[..MAC]);
+    format!("<{}@{domain}>", BASE32_DNSSEC.encode(&token))
+}
+
+/// Whether a Message-ID was made by [`message_id`] with one of our keys: the number of that key, or none. Some programs
+/// change the case of a Message-ID, and some drop the brackets, so neither counts. Takes constant time in the MAC.
+#[must_use]
+pub fn verify<'a>(message_id: &str, keys: impl Fn(u32) -> Option<&'a TokenKey>) -> Option<u32> {
+    let bare = message_id.trim();
+    let bare = bare.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(bare);
+    let (token, domain) = bare.split_once('@')?;
+    let token = BASE32_DNSSEC.decode(token.as_bytes()).ok()?;
+    let (random, rest) = token.split_at_checked(RANDOM)?;
+    let (number, mac) = rest.split_first_chunk::<NUMBER>()?;
+    let number = u32::from_be_bytes(*number);
+    let key = keys(number).filter(|key| key.number == number && mac.len() == MAC)?;
+    let expected = key.mac(random, &domain.to_ascii_lowercase());
+    expected.verify_truncated_left(mac).ok().map(|()| number)
+}
+
+/// The Message-IDs by which the mail that this one answers can be found, the most likely first: In-Reply-To, then
+/// References from the newest to the oldest; each once, at most [`CANDIDATES_LIMIT`].
+#[must_use]
+pub fn references_of(mail: &Mail) -> Vec<&str> {
+    let mut all: Vec<&str> = Vec::new();
+    for id in mail.in_reply_to.iter().chain(mail.references.iter().rev()) {
+        if all.len() == CANDIDATES_LIMIT {
+            break;
+        }
+        if !all.contains(&id.as_str()) {
+            all.push(id);
+        }
+    }
+    all
+}
+
+/// The References of an answer to a mail with this References, In-Reply-To and Message-ID (RFC 5322 section 3.6.4), at
+/// most [`REFERENCES_LIMIT`]: the first stays, since it names the thread, and the newest stay.
+#[must_use]
+pub fn references_for_answer(
+    references: &[String],
+    in_reply_to: &[String],
+    message_id: Option<&str>,
+) -> Vec<String> {
+    // "If the parent message does not contain a "References:" field but does have an "In-Reply-To:" field containing a
+    // single message identifier", that one stands for it.
+    let parent = match (references, in_reply_to) {
+        ([], [one]) => std::slice::from_ref(one),
+        (references, _) => references,
+    };
+    let mut all: Vec<String> = Vec::with_capacity(parent.len() + 1);
+    for id in parent.iter().map(String::as_str).filter(|id| Some(*id) != message_id).chain(message_id) {
+        if !all.iter().any(|other| other == id) {
+            all.push(id.to_owned());
+        }
+    }
+    if all.len() > REFERENCES_LIMIT {
+        all.drain(1..=all.len() - REFERENCES_LIMIT);
+    }
+    all
+}
+
+/// The sent mail that a received one answers, found by one of [`references_of`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Thread {
+    /// The contract that sent it.
+    pub contract: ContractId,
+    /// What it was about.
+    pub record: Option<RecordId>,
+    /// The sent mail.
+    pub message: QueueId,
+}
+
+impl Thread {
+    /// The thread of a sent mail.
+    #[must_use]
+    pub fn new(contract: ContractId, record: Option<RecordId>, message: QueueId) -> Self {
+        Self { contract, record, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(number: u32) -> TokenKey {
+        TokenKey::new(number, [u8::try_from(number % 251).expect("small"); 32])
+    }
+
+    fn domain(text: &str) -> Domain {
+        Domain::parse(text).expect("domain")
+    }
+
+    #[test]
+    fn a_message_id_is_recognised_whatever_its_case_and_brackets() {
+        let key = key(7);
+        let id = message_id(&key, [9; RANDOM], &domain("acme.example"));
+        assert_eq!(id.len(), "<@acme.example>".len() + 48);
+        assert_eq!(id, id.to_lowercase());
+        let verify = |text: &str| verify(text, |number| (number == 7).then_some(&key));
+        assert_eq!(verify(&id), Some(7));
+        assert_eq!(verify(&id.to_uppercase()), Some(7));
+        assert_eq!(verify(id.trim_matches(['<', '>'])), Some(7));
+    }
+
+    #[test]
+    fn a_changed_or_foreign_message_id_is_not_ours() {
+        let (ours, other) = (key(7), TokenKey::new(7, [1; 32]));
+        let id = message_id(&ours, [9; RANDOM], &domain("acme.example"));
+        let verify = |text: &str| verify(text, |_| Some(&ours));
+        // Would miss a MAC that does not cover the domain, the random part or the number if only one were changed.
+        assert_eq!(verify(&id.replace("acme", "evil")), None);
+        for at in 1..=48 {
+            let mut bytes = id.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+            assert_eq!(verify(&String::from_utf8(bytes).expect("ASCII")), None, "{at}");
+        }
+        assert_eq!(verify(&message_id(&other, [9; RANDOM], &domain("acme.example"))), None);
+        for foreign in
+            ["", "<>", "@", "<a@b>", "<@acme.example>", "é@é", &format!("<{}@acme.example>", &id[1..21])]
+        {
+            assert_eq!(verify(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let shown = format!("{:?}", TokenKey::new(3, [0xAB; 32]));
+        assert_eq!(shown, "TokenKey { number: 3, .. }");
+    }
+
+    #[test]
+    fn an_answer_refers_to_the_first_and_the_newest() {
+        let ids = |range: std::ops::Range<usize>| range.map(|n| format!("<{n}@x>")).collect::<Vec<_>>();
+        assert_eq!(references_for_answer(&[], &[], Some("<p@x>")), ["<p@x>"]);
+        assert_eq!(references_for_answer(&[], &ids(0..1), Some("<p@x>")), ["<0@x>", "<p@x>"]);
+        assert_eq!(references_for_answer(&[], &ids(0..2), Some("<p@x>")), ["<p@x>"]);
+        assert_eq!(references_for_answer(&ids(0..2), &[], None), ["<0@x>", "<1@x>"]);
+        let many = references_for_answer(&ids(0..500), &[], Some("<p@x>"));
+        assert_eq!(many.len(), REFERENCES_LIMIT);
+        assert_eq!((many[0].as_str(), many[1].as_str()), ("<0@x>", "<462@x>"));
+        assert_eq!(many.last().map(String::as_str), Some("<p@x>"));
+    }
+
+    #[test]
+    fn candidates_are_the_answered_mail_first_and_each_once() {
+        let mail = Mail {
+            in_reply_to: vec!["<c@x>".into()],
+            references: ["<a@x>", "<b@x>", "<c@x>"].map(String::from).to_vec(),
+            ..Mail::default()
+        };
+        assert_eq!(references_of(&mail), ["<c@x>", "<b@x>", "<a@x>"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_id_of_ours_is_recognised(random: [u8; RANDOM], number: u32, bytes: [u8; 32], name in "[a-z]{1,20}(\\.[a-z]{2,8}){1,3}") {
+            let key = TokenKey::new(number, bytes);
+            let id = message_id(&key, random, &domain(&name));
+            prop_assert_eq!(verify(&id, |asked| (asked == number).then_some(&key)), Some(number));
+        }
+
+        #[test]
+        fn no_text_makes_verifying_panic(text in "\\PC*") {
+            let key = key(0);
+            let _ = verify(&text, |_| Some(&key));
+        }
+    }
+}

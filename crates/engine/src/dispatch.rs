@@ -1,0 +1,316 @@
+//! Dispatch: queued mail is claimed, marked and handed to its server, one lane for each connection. What a server said is
+//! committed before anything else is done.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use postroom_core::failure::Failure;
+use postroom_core::id::ClaimId;
+use postroom_core::mailbox::Mailbox;
+use postroom_core::queue::Event;
+use postroom_core::schedule::Schedule;
+use postroom_core::time::Timestamp;
+use postroom_storage::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement};
+use postroom_transport::{
+    Crossing, Error as TransportError, ErrorKind as TransportKind, Job, Lane, Receipt, Reply, Stage,
+};
+use tokio::time::Instant;
+
+use crate::event::Event as Happened;
+use crate::postroom::random;
+use crate::worker::{CopyOrder, Worker};
+
+/// One connection's way to the queue.
+struct QueueLane {
+    worker: Arc<Worker>,
+    mailbox: Mailbox,
+    /// Whether it has no mail in hand.
+    hungry: Arc<AtomicBool>,
+    /// The claims in hand, with the time at which they were taken.
+    claims: Mutex<HashMap<ClaimId, (Claimed, Instant)>>,
+}
+
+/// Drives one connection of an outbox until nothing is due for it. `hungry` tells whether it has no mail in hand.
+pub(crate) async fn dispatch(worker: Arc<Worker>, mailbox: Mailbox, hungry: Arc<AtomicBool>) {
+    let Some(transport) = worker.postroom.ports.outgoing.clone() else { return };
+    let id = mailbox.id;
+    let route = match worker.postroom.route(&mailbox).await {
+        Ok(route) => route,
+        Err(error) => return worker.fails(id, error.failure(), error.to_string()).await,
+    };
+    let lane = QueueLane { worker: Arc::clone(&worker), mailbox, hungry, claims: Mutex::default() };
+    if let Err(error) = transport.carry(&route, &lane).await
+        && error.kind() != TransportKind::Stopped
+    {
+        worker.fails(id, error.failure(), said(&error)).await;
+    }
+}
+
+/// An error for a timeline or a mailbox's health: what, where, the server's words, and what to do.
+pub(crate) fn said(error: &TransportError) -> String {
+    format!("{error}; {}", error.remedy())
+}
+
+impl QueueLane {
+    fn queue(&self) -> &dyn QueueWork {
+        self.worker.postroom.store()
+    }
+
+    fn take(&self, attempt: ClaimId) -> Option<(Claimed, Instant)> {
+        self.claims.lock().ok()?.remove(&attempt)
+    }
+
+    /// The claimed mail as a job, or why it can't be one.
+    async fn job(&self, claimed: &Claimed) -> Result<Job, (Event, String)> {
+        // A worker that died over it spent an attempt and could not say so.
+        if claimed.attempt > self.worker.postroom.ports.options.attempts {
+            return Err((
+                Event::Die,
+                "every attempt is spent, the last one by a worker that died".to_owned(),
+            ));
+        }
+        let owns = self
+            .mailbox
+            .settings
+            .outbox()
+            .is_some_and(|outbox| outbox.sender(claimed.sender.address()).is_some());
+        if !owns {
+            let why =
+                format!("{} is no sender of outbox {} any more", claimed.sender.address(), self.mailbox.id);
+            return Err((Event::Hold, format!("{why}; register it again, or cancel the mail")));
+        }
+        let content = self.worker.insist(async || match self.worker.postroom.read_body(claimed.body).await {
+            Ok(content) => Ok(content),
+            Err(error) => match error.kind() {
+                crate::ErrorKind::Store(kind) => {
+                    Err(postroom_storage::Error::new(kind.clone(), "read the mail"))
+                }
+                _ => Err(postroom_storage::Error::new(
+                    postroom_storage::ErrorKind::Unreadable,
+                    "read the mail",
+                )),
+            },
+        });
+        let content = content.await.map_err(|error| (Event::Die, error.to_string()))?;
+        if u64::try_from(content.len()).ok() != Some(claimed.size) {
+            return Err((
+                Event::Die,
+                "the content in the store is not whole; submit the mail again".to_owned(),
+            ));
+        }
+        let recipients = claimed.recipients.iter().map(|(_, address)| address.clone()).collect();
+        Ok(Job::new(claimed.claim, claimed.return_path.clone(), recipients, content))
+    }
+
+    /// Commits what became of a claim, and says so. The store may be away for a while: this waits for it.
+    async fn settle(
+        &self,
+        claimed: &Claimed,
+        results: Vec<RecipientResult>,
+        due_at: Timestamp,
+        attempt: Attempt,
+    ) {
+        let events: Vec<Event> = results.iter().map(|result| result.event).collect();
+        let settlement = Settlement { id: claimed.id, claim: claimed.claim, results, due_at, attempt };
+        let settlements = std::slice::from_ref(&settlement);
+        let settled =
+            self.worker.insist(|| self.queue().settle(self.worker.postroom.now(), settlements)).await;
+        match settled.as_deref() {
+            Ok([Settled::Applied | Settled::Late]) => {
+                if events.contains(&Event::Accept)
+                    && let Some(order) = CopyOrder::of(&self.mailbox, claimed.body)
+                {
+                    self.worker.order(order);
+                }
+                let (id, outbox) = (claimed.id, claimed.outbox);
+                self.worker.postroom.observe(&Happened::Sent { id, outbox, results: events });
+            }
+            Ok(_) => {
+                tracing::info!(target: "postroom", "mail {}: the answer came too late to count", claimed.id)
+            }
+            Err(error) => self.worker.store_failed(error),
+        }
+    }
+
+    /// The same for all recipients of a claim.
+    async fn settle_all(&self, claimed: &Claimed, event: Event, detail: &str, attempt: Attempt) {
+        let results = claimed
+            .recipients
+            .iter()
+            .map(|(place, _)| RecipientResult { recipient: *place, event, detail: detail.to_owned() })
+            .collect();
+        self.settle(claimed, results, self.worker.postroom.now(), attempt).await;
+    }
+}
+
+#[async_trait]
+impl Lane for QueueLane {
+    async fn next(&self) -> Option<Job> {
+        // A transport may ask ahead, with a mail in hand: if there is none for it now, another lane serves what comes later.
+        let hungry = self.claims.lock().is_ok_and(|claims| claims.is_empty());
+        self.hungry.store(hungry, Ordering::SeqCst);
+        while !self.worker.is_stopping() {
+            let taken = Instant::now();
+            let now = self.worker.postroom.now();
+            let claimed =
+                self.queue().claim(now, self.mailbox.id, 1, self.worker.id, self.worker.until(now)).await;
+            let claimed = match claimed {
+                Ok(claimed) => claimed.into_iter().next()?,
+                Err(error) => {
+                    self.worker.store_failed(&error);
+                    return None;
+                }
+            };
+            // There may be more: another lane is opened while this one sends.
+            self.hungry.store(false, Ordering::SeqCst);
+            self.worker.postroom.ports.bell.notify_one();
+            match self.job(&claimed).await {
+                Ok(job) => {
+                    self.claims.lock().ok()?.insert(claimed.claim, (claimed, taken));
+                    return Some(job);
+                }
+                Err((event, detail)) => self.settle_all(&claimed, event, &detail, Attempt::Spent).await,
+            }
+        }
+        None
+    }
+
+    async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
+        let mark = {
+            let Ok(claims) = self.claims.lock() else { return Crossing::Stop };
+            match claims.get(&attempt) {
+                Some((claimed, taken)) if self.worker.holds(*taken) => {
+                    ClaimMark { id: claimed.id, claim: attempt }
+                }
+                _ => return Crossing::Stop,
+            }
+        };
+        match self.queue().mark(self.worker.postroom.now(), &[mark]).await.as_deref() {
+            Ok([true]) => Crossing::Go,
+            Ok(_) => Crossing::Stop,
+            Err(error) => {
+                self.worker.store_failed(error);
+                Crossing::Stop
+            }
+        }
+    }
+
+    async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
+        let Some((claimed, _)) = self.take(attempt) else { return };
+        let now = self.worker.postroom.now();
+        let spent = receipt.outcomes.iter().any(|outcome| outcome.as_ref().map_or_else(costs, |_| true));
+        let hint = receipt.outcomes.iter().find_map(|outcome| {
+            match outcome.as_ref().map_err(TransportError::failure) {
+                Err(Failure::RetryAfter(hint)) => hint,
+                _ => None,
+            }
+        });
+        let due_at = match (spent, random().map(u64::from_be_bytes)) {
+            (true, seed) => Schedule::default().next(claimed.attempt, now, hint, seed.unwrap_or_default()),
+            (false, _) => now + hint.unwrap_or_default(),
+        };
+        let last = claimed.attempt >= self.worker.postroom.ports.options.attempts;
+        let results = claimed.recipients.iter().zip(&receipt.outcomes);
+        let results = results
+            .map(|((place, _), outcome)| {
+                let (event, detail) = verdict(outcome, spent && last);
+                RecipientResult { recipient: *place, event, detail }
+            })
+            .collect();
+        self.settle(&claimed, results, due_at, if spent { Attempt::Spent } else { Attempt::Free }).await;
+        let answered = receipt.outcomes.iter().any(|outcome| match outcome {
+            Ok(_) => true,
+            Err(error) => matches!(
+                error.kind(),
+                TransportKind::Refused | TransportKind::Deferred | TransportKind::TooLarge
+            ),
+        });
+        if answered {
+            self.worker.works(claimed.outbox).await;
+        }
+        if let Some(error) =
+            receipt.outcomes.iter().find_map(|outcome| outcome.as_ref().err().filter(|e| limits(e)))
+        {
+            self.worker.fails(claimed.outbox, error.failure(), said(error)).await;
+        }
+    }
+}
+
+/// Whether a failure is about this mail and so costs it an attempt; a limit, a stop, a lost sign-in, or what only a person
+/// can mend is not.
+fn costs(error: &TransportError) -> bool {
+    !matches!(
+        error.kind(),
+        TransportKind::Throttled
+            | TransportKind::Stopped
+            | TransportKind::Reauthorise
+            | TransportKind::SignInUnavailable
+    ) && error.failure() != Failure::Suspend
+        && (error.stage() >= Stage::MailFrom || error.failure() == Failure::GiveUp)
+}
+
+/// Whether a failure of one mail says that the whole outbox should rest.
+fn limits(error: &TransportError) -> bool {
+    error.kind() == TransportKind::Throttled || error.failure() == Failure::Suspend
+}
+
+/// What an outcome does to its recipient, and what the timeline says.
+fn verdict(outcome: &Result<Reply, TransportError>, last: bool) -> (Event, String) {
+    match outcome {
+        Ok(reply) => (Event::Accept, reply.to_string()),
+        Err(error) => {
+            let event = match error.failure() {
+                Failure::GiveUp => Event::Refuse,
+                Failure::RetryAfter(_) if error.kind() == TransportKind::Stopped => Event::Release,
+                Failure::RetryAfter(_) if last => Event::Die,
+                Failure::RetryAfter(_) | Failure::Suspend => Event::Defer,
+                Failure::Doubt => Event::Doubt,
+            };
+            (event, said(error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_one_consequence_for_its_recipient() {
+        let check = |kind, stage, last, want| {
+            let outcome = Err(TransportError::new(kind, stage).with_reply("550 5.1.1 no such user"));
+            let (event, detail) = verdict(&outcome, last);
+            assert_eq!(event, want, "{kind:?} at {stage}");
+            assert!(detail.contains("no such user") && detail.contains(';'), "{detail}");
+        };
+        check(TransportKind::Refused, Stage::RcptTo, false, Event::Refuse);
+        check(TransportKind::Deferred, Stage::RcptTo, false, Event::Defer);
+        check(TransportKind::Deferred, Stage::Dot, true, Event::Die);
+        check(TransportKind::Unanswered, Stage::Dot, true, Event::Doubt);
+        check(TransportKind::Disconnected, Stage::Data, false, Event::Defer);
+        check(TransportKind::Stopped, Stage::Data, true, Event::Release);
+        assert_eq!(
+            verdict(&Ok(Reply::new(250, Some((2, 0, 0)), "ok")), true),
+            (Event::Accept, "250 2.0.0 ok".into())
+        );
+    }
+
+    #[test]
+    fn limits_and_stops_cost_a_mail_no_attempt() {
+        for (kind, stage, want) in [
+            (TransportKind::Throttled, Stage::MailFrom, false),
+            (TransportKind::Stopped, Stage::Data, false),
+            (TransportKind::SignInRefused, Stage::MailFrom, false),
+            (TransportKind::Settings, Stage::Dot, false),
+            (TransportKind::Disconnected, Stage::Greeting, false),
+            (TransportKind::Disconnected, Stage::Data, true),
+            (TransportKind::Deferred, Stage::RcptTo, true),
+            (TransportKind::TooLarge, Stage::Prepare, true),
+            (TransportKind::Unanswered, Stage::Dot, true),
+        ] {
+            assert_eq!(costs(&TransportError::new(kind, stage)), want, "{kind:?}");
+        }
+    }
+}

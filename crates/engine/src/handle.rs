@@ -1,0 +1,105 @@
+//! Handle: stored mail is handed to the host until it says done. One mailbox at a time gives one mail; a poison mail waits
+//! or dies while the next one goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom_core::ledger::Event;
+use postroom_core::mail::{Attached, Mail};
+use postroom_core::mailbox::Inbox;
+use postroom_core::mime::parse;
+use postroom_core::schedule::Schedule;
+use postroom_storage::{ClaimedMail, HandlerResult, LedgerWork, Mailboxes};
+
+use crate::event::Event as Happened;
+use crate::handler::{Answer, Delivery};
+use crate::postroom::random;
+use crate::worker::Worker;
+
+/// What a handler's words in a timeline have at most, in characters.
+const WORDS: usize = 500;
+
+/// Hands one mail over and records the answer.
+pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
+    let Some(handler) = worker.postroom.ports.handler.clone() else { return };
+    // A worker that died over it spent a call and could not say so.
+    if claimed.attempt > worker.postroom.ports.options.handler_calls {
+        return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
+    }
+    let raw = match worker.postroom.read_body(claimed.body).await {
+        Ok(raw) => raw,
+        // The claim runs out, and the mail is tried again then.
+        Err(error) => return worker.store_failed(&error),
+    };
+    let item = &claimed.item;
+    let mut mail = parse(&raw);
+    let refused_attachments = match Mailboxes::mailbox(worker.postroom.store(), item.mailbox).await {
+        Ok(mailbox) => mailbox
+            .as_ref()
+            .and_then(|mailbox| mailbox.settings.inbox())
+            .map(|inbox| refuse(&mut mail, inbox)),
+        Err(error) => return worker.store_failed(&error),
+    };
+    let delivery = Delivery {
+        id: item.id,
+        attempt: claimed.attempt,
+        mailbox: item.mailbox,
+        contract: item.contract.clone(),
+        reasons: item.reasons.clone(),
+        record: item.record.clone(),
+        mail,
+        refused_attachments: refused_attachments.unwrap_or_default(),
+        raw,
+    };
+    // A task of its own, so that a panic of the handler is an answer like any other. It ends with this future.
+    let mut call = tokio::task::JoinSet::new();
+    call.spawn(async move { handler.handle(delivery).await });
+    let answer = match call.join_next().await {
+        Some(Ok(answer)) => answer,
+        Some(Err(_)) | None => Answer::Retry(Duration::ZERO),
+    };
+    finish(&worker, &claimed, answer).await;
+}
+
+/// Takes away the attachments that the inbox does not accept; gives their names.
+fn refuse(mail: &mut Mail, inbox: &Inbox) -> Vec<String> {
+    let refused = |file: &mut Attached| {
+        let extension = file.name.rsplit_once('.').map(|(_, extension)| extension.to_lowercase());
+        let by_name = extension.is_some_and(|extension| inbox.refused_extensions().contains(&extension));
+        by_name || u64::try_from(file.size).unwrap_or(u64::MAX) > inbox.max_attachment()
+    };
+    mail.attachments.extract_if(.., refused).map(|file| file.name).collect()
+}
+
+async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
+    let now = worker.postroom.now();
+    let most = worker.postroom.ports.options.handler_calls;
+    let (event, detail, due_at) = match answer {
+        Answer::Done => (Event::Handle, String::new(), now),
+        Answer::Refuse(reason) => (Event::Die, format!("the handler refused it: {reason}"), now),
+        Answer::Retry(_) if claimed.attempt >= most => (
+            Event::Die,
+            format!("the handler failed {} times; mend it, then replay the mail", claimed.attempt),
+            now,
+        ),
+        Answer::Retry(after) => {
+            let seed = random().map(u64::from_be_bytes).unwrap_or_default();
+            let due_at = if after.is_zero() {
+                Schedule::default().next(claimed.attempt, now, None, seed)
+            } else {
+                now + after
+            };
+            (Event::Defer, format!("the handler asks for another call after {due_at}"), due_at)
+        }
+    };
+    let detail = detail.chars().take(WORDS).collect();
+    let result = HandlerResult { id: claimed.item.id, claim: claimed.claim, event, due_at, detail };
+    let work: &dyn LedgerWork = worker.postroom.store();
+    match worker.insist(|| work.finish(worker.postroom.now(), &result)).await {
+        Ok(true) => worker.postroom.observe(&Happened::Handled { id: result.id, event }),
+        Ok(false) => {
+            tracing::info!(target: "postroom", "mail {}: the answer came too late to count", result.id)
+        }
+        Err(error) => worker.store_failed(&error),
+    }
+}

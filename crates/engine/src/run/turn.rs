@@ -1,0 +1,305 @@
+//! One turn of a worker after the other: which lanes, rounds and calls are due, and which tasks run. What a task does is in
+//! the verb's own file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use postroom_core::id::MailboxId;
+use postroom_core::mailbox::{Kind, Mailbox, Status};
+use postroom_core::time::Timestamp;
+use postroom_storage::{HealthBook, LedgerWork, MailboxQuery, Mailboxes, QueueWork};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use crate::dispatch::dispatch;
+use crate::error::Result;
+use crate::fetch::{Round, fetch};
+use crate::handle::handle;
+use crate::maintain::maintain;
+use crate::sent_copy::copy;
+use crate::worker::Worker;
+
+use super::work::Work;
+
+/// How many outboxes with due mail are looked at in one turn, and how many mails are handed over at once.
+const TURN: u32 = 64;
+
+/// A task of the worker.
+#[derive(Debug)]
+enum Task {
+    /// One connection of an outbox, and whether it has no mail in hand: no further one is opened beside such.
+    Lane(MailboxId, Arc<AtomicBool>),
+    /// One round over an inbox.
+    Round(MailboxId),
+    /// One call of the handler.
+    Call,
+    /// Sent copies for a companion.
+    Copy(MailboxId),
+    /// Renewal and maintenance.
+    Upkeep,
+}
+
+/// What a task leaves behind.
+pub(super) enum Done {
+    Nothing,
+    Round(Round),
+}
+
+pub(super) struct Turn {
+    pub(super) worker: Arc<Worker>,
+    work: Work,
+    pub(super) tasks: JoinSet<Done>,
+    running: HashMap<Id, Task>,
+    /// When each inbox is read next; none for not again.
+    rounds: HashMap<MailboxId, Option<Instant>>,
+    /// The active inboxes, and when they were looked up.
+    inboxes: Option<(Instant, Vec<Mailbox>)>,
+}
+
+impl Turn {
+    pub(super) fn new(worker: Arc<Worker>, work: Work) -> Self {
+        let (running, rounds) = (HashMap::new(), HashMap::new());
+        Self { worker, work, tasks: JoinSet::new(), running, rounds, inboxes: None }
+    }
+
+    fn store(&self) -> &dyn postroom_storage::Store {
+        self.worker.postroom.store()
+    }
+
+    fn spawn(&mut self, task: Task, future: impl Future<Output = Done> + Send + 'static) {
+        let handle = self.tasks.spawn(future);
+        self.running.insert(handle.id(), task);
+    }
+
+    pub(super) fn start_upkeep(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        self.spawn(Task::Upkeep, async move {
+            worker.renew().await;
+            Done::Nothing
+        });
+        if self.work.send {
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                maintain(&worker).await;
+                Done::Nothing
+            });
+        }
+    }
+
+    /// The lanes of an outbox: whether each has no mail in hand.
+    fn lanes(&self, outbox: MailboxId) -> impl Iterator<Item = bool> {
+        self.running.values().filter_map(move |task| match task {
+            Task::Lane(of, hungry) if *of == outbox => Some(hungry.load(Ordering::SeqCst)),
+            _ => None,
+        })
+    }
+
+    /// Takes note of a task that ended. A panic ended that task alone.
+    pub(super) fn note(&mut self, done: std::result::Result<(Id, Done), tokio::task::JoinError>) {
+        let (id, done) = match done {
+            Ok((id, done)) => (id, done),
+            Err(error) => {
+                tracing::error!(target: "postroom", "a task failed: {error}");
+                (error.id(), Done::Nothing)
+            }
+        };
+        let task = self.running.remove(&id);
+        if let (Some(Task::Round(inbox)), Done::Round(round)) = (task, done) {
+            let poll = self.worker.postroom.ports.options.poll;
+            let next = match (round.more, self.work.until_idle) {
+                (true, _) => Some(Instant::now()),
+                (false, false) => Some(Instant::now() + poll),
+                (false, true) => None,
+            };
+            self.rounds.insert(inbox, next);
+        }
+    }
+
+    /// Begins the tasks that are due; gives whether there was none, none runs, and no claim is open.
+    pub(super) async fn begin_what_is_due(&mut self) -> Result<bool> {
+        let mut begun = 0;
+        begun += self.begin_copies();
+        if self.work.send {
+            begun += self.begin_lanes().await?;
+        }
+        if self.work.receive {
+            begun += self.begin_rounds().await?;
+            begun += self.begin_calls().await?;
+        }
+        let busy = self.running.values().any(|task| !matches!(task, Task::Upkeep));
+        if begun > 0 || busy || !self.work.until_idle {
+            return Ok(false);
+        }
+        let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (self.store(), self.store());
+        let open = if self.work.send { queue.open_claims().await? } else { 0 }
+            + if self.work.receive { ledger.open_claims().await? } else { 0 };
+        Ok(open == 0)
+    }
+
+    /// The sent copies that were ordered, one task for each companion at a time.
+    fn begin_copies(&mut self) -> usize {
+        let mut begun = 0;
+        for (companion, orders) in self.worker.ordered() {
+            if self.running.values().any(|task| matches!(task, Task::Copy(of) if *of == companion)) {
+                self.worker.order_again(companion, orders);
+                continue;
+            }
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Copy(companion), async move {
+                copy(worker, companion, orders).await;
+                Done::Nothing
+            });
+            begun += 1;
+        }
+        begun
+    }
+
+    /// One more lane for each outbox that has due mail, a free connection, and no lane that is about to take it.
+    async fn begin_lanes(&mut self) -> Result<usize> {
+        if self.worker.postroom.ports.outgoing.is_none() {
+            return Ok(0);
+        }
+        let queue: &dyn QueueWork = self.store();
+        let due = queue.due_outboxes(self.worker.postroom.now(), TURN).await?;
+        let mut lanes = self.running.values().filter(|task| matches!(task, Task::Lane(..))).count();
+        let mut begun = 0;
+        for id in due {
+            let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
+            let most = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
+            let full = self.lanes(id).count() >= usize::try_from(most).unwrap_or(usize::MAX);
+            let hungry = self.lanes(id).any(|hungry| hungry);
+            if full || hungry || lanes >= self.worker.postroom.ports.options.connections {
+                continue;
+            }
+            let (worker, hungry) = (Arc::clone(&self.worker), Arc::new(AtomicBool::new(true)));
+            self.spawn(Task::Lane(id, Arc::clone(&hungry)), async move {
+                dispatch(worker, mailbox, hungry).await;
+                Done::Nothing
+            });
+            lanes += 1;
+            begun += 1;
+        }
+        Ok(begun)
+    }
+
+    /// One round for each inbox whose time has come.
+    async fn begin_rounds(&mut self) -> Result<usize> {
+        if self.worker.postroom.ports.incoming.is_none() {
+            return Ok(0);
+        }
+        let inboxes = self.active_inboxes().await?;
+        self.rounds.retain(|id, _| inboxes.iter().any(|inbox| inbox.id == *id));
+        let mut reading: Vec<MailboxId> = Vec::new();
+        reading.extend(self.running.values().filter_map(|task| match task {
+            Task::Round(id) => Some(*id),
+            _ => None,
+        }));
+        let mut begun = 0;
+        for inbox in inboxes {
+            let due =
+                self.rounds.get(&inbox.id).is_none_or(|next| next.is_some_and(|next| next <= Instant::now()));
+            if !due
+                || reading.contains(&inbox.id)
+                || reading.len() >= self.worker.postroom.ports.options.connections
+            {
+                continue;
+            }
+            if !self.may_try(&inbox).await? {
+                continue;
+            }
+            reading.push(inbox.id);
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Round(inbox.id), async move { Done::Round(fetch(worker, inbox).await) });
+            begun += 1;
+        }
+        Ok(begun)
+    }
+
+    /// The active inboxes, looked up again when the last look is too long ago.
+    async fn active_inboxes(&mut self) -> Result<Vec<Mailbox>> {
+        let look = self.worker.postroom.ports.options.look;
+        if let Some((at, inboxes)) = &self.inboxes
+            && at.elapsed() < look
+        {
+            return Ok(inboxes.clone());
+        }
+        let active =
+            MailboxQuery { kind: Some(Kind::Inbox), status: Some(Status::Active), ..MailboxQuery::default() };
+        let inboxes = self.store().search(&active).await?;
+        self.inboxes = Some((Instant::now(), inboxes.clone()));
+        Ok(inboxes)
+    }
+
+    async fn may_try(&self, mailbox: &Mailbox) -> Result<bool> {
+        let book: &dyn HealthBook = self.store();
+        let health = book.health(mailbox.id).await?;
+        let now = self.worker.postroom.now();
+        Ok(!health.suspended && health.next_attempt.is_none_or(|next| next <= now))
+    }
+
+    /// One call of the handler for each mailbox that has a due mail.
+    async fn begin_calls(&mut self) -> Result<usize> {
+        if self.worker.postroom.ports.handler.is_none() {
+            return Ok(0);
+        }
+        let calls = self.running.values().filter(|task| matches!(task, Task::Call)).count();
+        let free = TURN.saturating_sub(u32::try_from(calls).unwrap_or(u32::MAX));
+        if free == 0 {
+            return Ok(0);
+        }
+        let ledger: &dyn LedgerWork = self.store();
+        let now = self.worker.postroom.now();
+        let claimed = ledger.claim(now, free, self.worker.id, self.worker.until(now)).await?;
+        let begun = claimed.len();
+        for mail in claimed {
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Call, async move {
+                handle(worker, mail).await;
+                Done::Nothing
+            });
+        }
+        Ok(begun)
+    }
+
+    /// How long to sleep when nothing happens: until a row or a round is due, and not longer than the look for mail that
+    /// other processes submit.
+    pub(super) async fn nap(&self) -> Duration {
+        let look = self.worker.postroom.ports.options.look;
+        let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (self.store(), self.store());
+        let now = self.worker.postroom.now();
+        let mut due: Option<Timestamp> = None;
+        for next in [queue.next_due(now).await, ledger.next_due(now).await].into_iter().flatten().flatten() {
+            due = Some(due.map_or(next, |due| due.min(next)));
+        }
+        let row = due.map_or(look, |due| due.since(now));
+        let reading =
+            |id: &MailboxId| self.running.values().any(|task| matches!(task, Task::Round(of) if of == id));
+        let waiting = self.rounds.iter().filter(|(id, _)| !reading(id)).filter_map(|(_, next)| *next);
+        let round = waiting
+            .map(|next| next.saturating_duration_since(Instant::now()))
+            .filter(|wait| !wait.is_zero())
+            .min();
+        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5))
+    }
+
+    /// Lets the tasks finish what they have in hand, for so long at most.
+    pub(super) async fn end(mut self, grace: Duration) {
+        self.worker.stop();
+        let finished = async {
+            // A lane that ends may order one more copy.
+            while let Some(done) = self.tasks.join_next_with_id().await {
+                self.note(done);
+                self.begin_copies();
+            }
+        };
+        if tokio::time::timeout(grace, finished).await.is_err() {
+            tracing::warn!(target: "postroom", "stopped with work in hand: it is taken up again when its lease ends");
+        }
+        self.tasks.shutdown().await;
+        if let Some(outgoing) = &self.worker.postroom.ports.outgoing {
+            outgoing.close().await;
+        }
+    }
+}

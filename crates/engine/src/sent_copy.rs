@@ -1,0 +1,54 @@
+//! Sent copy: an accepted mail is put into a folder of the outbox's companion inbox. It begins after the acceptance is
+//! committed and touches the queue no more, so it can never cause a mail to be sent again. A copy that fails is reported
+//! with the companion's health and not tried again: whether the server took it is not known.
+
+use std::sync::Arc;
+
+use postroom_core::failure::Failure;
+use postroom_core::id::MailboxId;
+
+use crate::dispatch::said;
+use crate::worker::{CopyOrder, Worker};
+
+/// Makes the copies that one companion gets, over one session as long as it lasts.
+pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<CopyOrder>) {
+    let postroom = &worker.postroom;
+    let Some(transport) = &postroom.ports.incoming else { return };
+    let companion = match postroom.mailbox(companion).await {
+        Ok(companion) if companion.is_active() => companion,
+        Ok(_) => {
+            return tracing::warn!(target: "postroom", "no sent copy: companion {companion} is not in use");
+        }
+        Err(error) => return worker.store_failed(&error),
+    };
+    let route = match postroom.route(&companion).await {
+        Ok(route) => route,
+        Err(error) => return worker.store_failed(&error),
+    };
+    let mut session = None;
+    for order in orders {
+        let content = match postroom.read_body(order.body).await {
+            Ok(content) => content,
+            Err(error) => {
+                worker.store_failed(&error);
+                continue;
+            }
+        };
+        let appended = async {
+            let open = match session.take() {
+                Some(open) => session.insert(open),
+                None => session.insert(transport.open(&route).await?),
+            };
+            open.append(&order.folder, content).await
+        };
+        if let Err(error) = appended.await {
+            session = None;
+            // The inbox itself may be well: a missing Sent folder suspends nobody.
+            let failure = Failure::RetryAfter(None);
+            worker.fails(companion.id, failure, format!("sent copy: {}", said(&error))).await;
+        }
+    }
+    if let Some(session) = session {
+        session.close().await;
+    }
+}

@@ -1,0 +1,307 @@
+//! Submit: a mail of the host is resolved, composed, frozen and put into the queue; and notify, which submits the mail of
+//! a step by its template.
+
+use bytes::Bytes;
+use postroom_core::address::NamedAddress;
+use postroom_core::id::{ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey};
+use postroom_core::message::{Content, Submission, check_size};
+use postroom_core::mime::{Composition, check_raw, compose, parse};
+use postroom_core::queue::{Basis, Prepared, Recipient, Role};
+use postroom_core::resolve::Reason;
+use postroom_core::rules;
+use postroom_core::schedule::EXPIRY;
+use postroom_core::step::StepRecipient;
+use postroom_core::template::{Filled, Values};
+use postroom_core::thread::{message_id, references_for_answer};
+use postroom_core::time::Timestamp;
+use postroom_core::violation::Invalid;
+use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, QueueDesk};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::explain::Links;
+use crate::postroom::{Postroom, random};
+
+/// How often a decision is made again when links change in between.
+const DECISIONS: u32 = 5;
+
+/// A mail that is durably in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Submitted {
+    /// Its id.
+    pub id: QueueId,
+    /// Its Message-ID, with angle brackets.
+    pub message_id: String,
+    /// The outbox that sends it.
+    pub outbox: MailboxId,
+    /// The sender.
+    pub sender: NamedAddress,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Whether it was there before, under the same idempotency key.
+    pub existing: bool,
+}
+
+/// The mail that is answered.
+struct Parent {
+    message_id: Option<String>,
+    references: Vec<String>,
+}
+
+impl Postroom {
+    /// Puts a mail into the queue. When this returns it is on the medium, and will be sent, held, or shown to a person.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with every violation; [`ErrorKind::Unresolved`]; an idempotency conflict; a limit of the
+    /// contract. After an error nothing is queued.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the mail is either queued or not; submit it again with the same idempotency key.
+    pub async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (prepared, content) = self.prepare(submission).await?;
+            let store = self.store();
+            match store.enqueue(self.now(), &prepared, content).await {
+                Ok(Enqueued::New(id)) => {
+                    self.ports.bell.notify_one();
+                    self.observe(&Event::Queued { id, outbox: prepared.resolution.outbox });
+                    return Ok(Submitted {
+                        id,
+                        message_id: prepared.message_id,
+                        outbox: prepared.resolution.outbox,
+                        sender: prepared.resolution.sender,
+                        reasons: prepared.resolution.reasons,
+                        existing: false,
+                    });
+                }
+                Ok(Enqueued::Existing(id)) => return self.existing(id).await,
+                Err(error) if *error.kind() == StoreKind::StaleDecision && tries < DECISIONS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn existing(&self, id: QueueId) -> Result<Submitted> {
+        let desk: &dyn QueueDesk = self.store();
+        let found = desk
+            .show(id)
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "read the mail of the key"))?;
+        Ok(Submitted {
+            id,
+            message_id: found.item.message_id,
+            outbox: found.item.outbox,
+            sender: found.item.sender,
+            reasons: found.item.reasons,
+            existing: true,
+        })
+    }
+
+    /// Submits the mail of a step: its template, filled with `values`, to its recipients, through the outbox that its
+    /// setup names.
+    ///
+    /// # Errors
+    /// As for [`Postroom::submit`]; [`ErrorKind::Directory`] when a name can't be resolved to addresses now.
+    pub async fn notify(
+        &self,
+        contract: &ContractId,
+        step: &StepKey,
+        values: Values,
+        record: Option<RecordId>,
+    ) -> Result<Submitted> {
+        let mut submission = Submission::template(contract.clone(), step.clone(), values);
+        submission.record = record;
+        self.submit(&self.addressed(submission).await?).await
+    }
+
+    /// Adds the recipients of a submission's step to it: for a notice that has an idempotency key, an expiry, or further
+    /// recipients of its own. [`Postroom::notify`] is this and [`Postroom::submit`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such step; [`ErrorKind::Directory`].
+    pub async fn addressed(&self, mut submission: Submission) -> Result<Submission> {
+        let Some(key) = &submission.step else { return Ok(submission) };
+        for recipient in self.step(key).await?.recipients {
+            match recipient {
+                StepRecipient::Address(address) => submission.to.push(address),
+                StepRecipient::Name(name) => {
+                    let (contract, record) = (&submission.contract, submission.record.as_ref());
+                    let unanswered =
+                        |error| Error::new(ErrorKind::Directory, "resolve a recipient").with_source(error);
+                    let answer = self.ports.recipients.addresses(contract, &name, record).await;
+                    submission.to.extend(answer.map_err(unanswered)?);
+                }
+            }
+        }
+        Ok(submission)
+    }
+
+    /// Resolves, composes and freezes a mail without putting it into the queue.
+    ///
+    /// # Errors
+    /// As for [`Postroom::submit`], but for what only the insert can find.
+    pub async fn prepare(&self, submission: &Submission) -> Result<(Prepared, Bytes)> {
+        submission.check()?;
+        let now = self.now();
+        let links = self.links(&submission.contract, submission.step.as_ref()).await?;
+        let resolution = self.decide(&links, submission.sender.as_ref())?;
+        let outbox = links.mailbox(resolution.outbox)?;
+        let parent = match submission.in_reply_to {
+            Some(id) => Some(self.parent(&submission.contract, id).await?),
+            None => None,
+        };
+        let recipients = recipients(submission);
+        let mut mail = Prepared {
+            id: self.fresh(now, QueueId::new)?,
+            contract: submission.contract.clone(),
+            step: submission.step.clone(),
+            basis: Basis::new(
+                outbox.revision,
+                links.contract.as_ref().map(|contract| contract.revision),
+                links.step.as_ref().map(|step| step.revision),
+            ),
+            message_id: self.new_message_id(&resolution.sender).await?,
+            subject: String::new(),
+            return_path: outbox
+                .settings
+                .outbox()
+                .and_then(|outbox| outbox.return_path().cloned())
+                .or_else(|| Some(resolution.sender.address().clone())),
+            recipients,
+            raw: matches!(submission.content, Content::Raw(_)),
+            record: submission.record.clone(),
+            in_reply_to: submission.in_reply_to,
+            priority: submission.priority,
+            not_before: submission.not_before,
+            expires_at: submission
+                .expires_at
+                .unwrap_or_else(|| submission.not_before.unwrap_or(now).max(now) + EXPIRY),
+            on_doubt: submission.on_doubt,
+            idempotency: submission.idempotency_key.clone().map(|key| (key, submission.fingerprint())),
+            resolution,
+        };
+        let content = match &submission.content {
+            Content::Raw(bytes) => freeze_raw(bytes, outbox.settings.max_message(), &links, &mut mail)?,
+            content => freeze(content, submission, &links, parent, &mut mail, now)?,
+        };
+        check_size(u64::try_from(content.len()).unwrap_or(u64::MAX), outbox.settings.max_message())?;
+        Ok((mail, content))
+    }
+
+    async fn new_message_id(&self, sender: &NamedAddress) -> Result<String> {
+        let keys = self.token_keys().await?;
+        let active = keys.last().ok_or_else(|| Error::new(ErrorKind::Sealing, "make a Message-ID"))?;
+        Ok(message_id(active, random()?, &sender.address().domain()))
+    }
+
+    /// The received mail that is answered. Another contract's is not found.
+    async fn parent(&self, contract: &ContractId, id: LedgerId) -> Result<Parent> {
+        let not_found = || Error::new(ErrorKind::NotFound, "find the mail that is answered");
+        let desk: &dyn LedgerDesk = self.store();
+        let found = desk.show(id).await?.ok_or_else(not_found)?;
+        if found.item.contract.as_ref() != Some(contract) {
+            return Err(not_found());
+        }
+        let mail = match found.body {
+            Some(body) => parse(&self.read_body(body).await?),
+            None => postroom_core::mail::Mail::default(),
+        };
+        let message_id = found.item.message_id;
+        let references = references_for_answer(&mail.references, &mail.in_reply_to, message_id.as_deref());
+        Ok(Parent { message_id, references })
+    }
+
+    /// The whole content of a mail.
+    pub(crate) async fn read_body(&self, id: postroom_core::id::BodyId) -> Result<Bytes> {
+        let bodies: &dyn Bodies = self.store();
+        let mut whole = bytes::BytesMut::new();
+        let mut first = None;
+        for number in 0.. {
+            match bodies.piece(id, number).await? {
+                None => break,
+                Some(piece) if number == 0 => first = Some(piece),
+                Some(piece) => {
+                    if let Some(first) = first.take() {
+                        whole.extend_from_slice(&first);
+                    }
+                    whole.extend_from_slice(&piece);
+                }
+            }
+        }
+        // Most mails are one piece: it is passed on without a copy.
+        Ok(first.unwrap_or_else(|| whole.freeze()))
+    }
+}
+
+/// The recipients, each once: the first of To, Cc, Bcc counts.
+fn recipients(submission: &Submission) -> Vec<Recipient> {
+    let all = [(&submission.to, Role::To), (&submission.cc, Role::Cc), (&submission.bcc, Role::Bcc)];
+    let mut recipients: Vec<Recipient> = Vec::new();
+    for (address, role) in
+        all.into_iter().flat_map(|(list, role)| list.iter().map(move |named| (named.address(), role)))
+    {
+        if !recipients.iter().any(|other| other.address == *address) {
+            recipients.push(Recipient::new(address.clone(), role));
+        }
+    }
+    recipients
+}
+
+/// The bytes of a composed mail.
+fn freeze(
+    content: &Content,
+    submission: &Submission,
+    links: &Links,
+    parent: Option<Parent>,
+    mail: &mut Prepared,
+    now: Timestamp,
+) -> Result<Bytes> {
+    let (subject, text, html, attachments) = match content {
+        Content::Template(values) => {
+            let template = links.step.as_ref().and_then(|step| step.template.as_ref());
+            let missing = || Error::new(ErrorKind::NotFound, "find the template of the step");
+            let Filled { subject, text, html, .. } = template.ok_or_else(missing)?.fill(values)?;
+            (subject, Some(text), html, Vec::new())
+        }
+        Content::Parts { subject, text, html, attachments } => {
+            (subject.clone(), text.clone(), html.clone(), attachments.clone())
+        }
+        _ => return Err(Invalid::new(&rules::CONTENT).into()),
+    };
+    let (in_reply_to, references) =
+        parent.map_or((None, Vec::new()), |parent| (parent.message_id, parent.references));
+    mail.subject.clone_from(&subject);
+    let composition = Composition {
+        from: mail.resolution.sender.clone(),
+        reply_to: submission.reply_to.clone().or_else(|| mail.resolution.reply_to.clone()),
+        to: submission.to.clone(),
+        cc: submission.cc.clone(),
+        subject,
+        text,
+        html,
+        attachments,
+        headers: submission.headers.clone(),
+        message_id: mail.message_id.clone(),
+        in_reply_to,
+        references,
+    };
+    Ok(compose(&composition, now, random()?)?.into())
+}
+
+/// The bytes of a raw mail, as they are; only a Message-ID is put before them where there is none.
+fn freeze_raw(bytes: &[u8], limit: u64, links: &Links, mail: &mut Prepared) -> Result<Bytes> {
+    let facts = check_raw(bytes, limit)?;
+    let outbox = links.outbox(mail.resolution.outbox)?;
+    mail.resolution.sender = facts.check_sender(outbox)?.clone();
+    mail.subject = facts.subject;
+    match facts.message_id {
+        Some(message_id) => {
+            mail.message_id = message_id;
+            Ok(Bytes::copy_from_slice(bytes))
+        }
+        None => Ok([b"Message-ID: ", mail.message_id.as_bytes(), b"\r\n", bytes].concat().into()),
+    }
+}

@@ -1,0 +1,250 @@
+//! What the tasks of one running worker share: its id, its lease, whether it is stopping, and how it reports trouble with
+//! a mailbox or the store.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use postroom_core::failure::Failure;
+use postroom_core::id::{BodyId, MailboxId, WorkerId};
+use postroom_core::mailbox::{Mailbox, SentCopy};
+use postroom_core::time::Timestamp;
+use postroom_storage::{HealthBook, LedgerWork, QueueWork, Sign};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::postroom::{Postroom, random};
+
+/// How long a mailbox rests after its first failure; doubled with each further one.
+const FIRST_REST: Duration = Duration::from_secs(5);
+/// How long a mailbox rests at most.
+const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+/// How long a task waits when the store fails, at first and at most.
+const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A sent copy that is to be made.
+#[derive(Debug)]
+pub(crate) struct CopyOrder {
+    pub(crate) companion: MailboxId,
+    pub(crate) folder: String,
+    pub(crate) body: BodyId,
+}
+
+impl CopyOrder {
+    /// The copy that an outbox wants of an accepted mail, if it wants one.
+    pub(crate) fn of(outbox: &Mailbox, body: BodyId) -> Option<Self> {
+        let outbox = outbox.settings.outbox()?;
+        match outbox.sent_copy() {
+            SentCopy::Append(folder) => {
+                Some(Self { companion: outbox.companion()?, folder: folder.clone(), body })
+            }
+            _ => None,
+        }
+    }
+}
+
+pub(crate) struct Worker {
+    pub(crate) postroom: Postroom,
+    pub(crate) id: WorkerId,
+    pub(crate) lease: Duration,
+    renewed: Mutex<Instant>,
+    stopping: AtomicBool,
+    stop: Notify,
+    /// Sent copies that are to be made, by companion.
+    copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
+}
+
+impl Worker {
+    pub(crate) fn new(postroom: Postroom) -> Result<Self> {
+        let id = WorkerId::new(postroom.now(), random()?);
+        let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
+        let renewed = Mutex::new(Instant::now());
+        Ok(Self {
+            postroom,
+            id,
+            lease,
+            renewed,
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            copies: Mutex::default(),
+        })
+    }
+
+    /// Until when what is claimed now is held, by the store's clock.
+    pub(crate) fn until(&self, now: Timestamp) -> Timestamp {
+        now + self.lease
+    }
+
+    /// Whether a claim taken at `claimed` is surely still held, by this process's monotonic clock and with a margin of a
+    /// tenth of the lease. A worker that was paused finds out here, before it marks anything.
+    pub(crate) fn holds(&self, claimed: Instant) -> bool {
+        let since = self.renewed.lock().map_or(claimed, |renewed| claimed.max(*renewed));
+        since.elapsed() < self.lease - self.lease / 10
+    }
+
+    /// Has a sent copy made.
+    pub(crate) fn order(&self, order: CopyOrder) {
+        self.order_again(order.companion, vec![order]);
+        self.postroom.ports.bell.notify_one();
+    }
+
+    /// Has sent copies made when their companion is free.
+    pub(crate) fn order_again(&self, companion: MailboxId, orders: Vec<CopyOrder>) {
+        if let Ok(mut copies) = self.copies.lock() {
+            copies.entry(companion).or_default().extend(orders);
+        }
+    }
+
+    /// The sent copies that were ordered since the last call, by companion.
+    pub(crate) fn ordered(&self) -> BTreeMap<MailboxId, Vec<CopyOrder>> {
+        self.copies.lock().map(|mut copies| std::mem::take(&mut *copies)).unwrap_or_default()
+    }
+
+    /// Tells every task to come to an end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.stop.notify_waiters();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Waits, but no longer than until the worker stops.
+    pub(crate) async fn rest(&self, span: Duration) {
+        let stopped = self.stop.notified();
+        if !self.is_stopping() {
+            let _ = tokio::time::timeout(span, stopped).await;
+        }
+    }
+
+    /// Renews the claims of this worker, each third of the lease, until it stops.
+    pub(crate) async fn renew(&self) {
+        while !self.is_stopping() {
+            self.rest(self.lease / 3).await;
+            if self.renew_once().await.is_err() {
+                // The claims may run out now; the next renewal is tried soon.
+                self.rest(self.lease / 10).await;
+            }
+        }
+    }
+
+    /// Renews the claims of this worker once.
+    pub(crate) async fn renew_once(&self) -> Result<()> {
+        let asked = Instant::now();
+        let store = self.postroom.store();
+        let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (store, store);
+        let now = self.postroom.now();
+        let renewed = match queue.renew(now, self.id, self.until(now)).await {
+            Ok(_) => ledger.renew(now, self.id, self.until(now)).await,
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Ok(_) => {
+                if let Ok(mut renewed) = self.renewed.lock() {
+                    *renewed = asked;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.store_failed(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Calls the store until it answers something else than "not now". What a server has said is not forgotten because
+    /// the store is away.
+    pub(crate) async fn insist<T, F>(&self, mut call: impl FnMut() -> F) -> postroom_storage::Result<T>
+    where
+        F: Future<Output = postroom_storage::Result<T>>,
+    {
+        let (mut wait, most) = STORE_REST;
+        loop {
+            match call().await {
+                Err(error) if matches!(error.failure(), Failure::RetryAfter(_)) => {
+                    self.store_failed(&error);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(most);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn store_failed(&self, error: &dyn std::error::Error) {
+        tracing::warn!(target: "postroom", "the store failed: {error}");
+        self.postroom.ports.observer.observe(&Event::StoreFailed { error: error.to_string() });
+    }
+
+    /// Records that a mailbox works.
+    pub(crate) async fn works(&self, mailbox: MailboxId) {
+        self.record(mailbox, &Sign::Success).await;
+    }
+
+    /// Records that a mailbox failed, and how long it rests or that a person must act.
+    pub(crate) async fn fails(&self, mailbox: MailboxId, failure: Failure, error: String) {
+        let book: &dyn HealthBook = self.postroom.store();
+        let sign = match failure {
+            Failure::Suspend => Sign::Suspended { error: error.clone() },
+            Failure::RetryAfter(_) | Failure::GiveUp | Failure::Doubt => {
+                let failures = book.health(mailbox).await.map_or(0, |health| health.failures);
+                let asked = match failure {
+                    Failure::RetryAfter(asked) => asked.unwrap_or_default(),
+                    _ => Duration::ZERO,
+                };
+                Sign::Failure { error: error.clone(), wait: rest_after(failures).max(asked) }
+            }
+        };
+        self.record(mailbox, &sign).await;
+        let suspended = matches!(sign, Sign::Suspended { .. });
+        tracing::warn!(target: "postroom", "mailbox {mailbox}: {error}");
+        self.postroom.ports.observer.observe(&Event::Failed { mailbox, suspended, error });
+    }
+
+    async fn record(&self, mailbox: MailboxId, sign: &Sign) {
+        let book: &dyn HealthBook = self.postroom.store();
+        if let Err(error) = book.record(self.postroom.now(), mailbox, sign).await {
+            self.store_failed(&error);
+        }
+    }
+}
+
+/// How long a mailbox rests that failed so many times before.
+fn rest_after(failures: u32) -> Duration {
+    FIRST_REST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_REST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use postroom_storage::memory::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_was_paused_past_its_lease_holds_nothing_until_it_renews_or_claims_anew() {
+        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build()).expect("a worker");
+        let claimed = Instant::now();
+        assert!(worker.holds(claimed));
+        tokio::time::advance(worker.lease * 8 / 10).await;
+        assert!(worker.holds(claimed));
+        tokio::time::advance(worker.lease * 2 / 10).await;
+        // Before the lease ends by the store's clock: a margin is kept.
+        assert!(!worker.holds(claimed));
+        assert!(worker.holds(Instant::now()));
+        worker.renew_once().await.expect("renewed");
+        assert!(worker.holds(claimed));
+    }
+
+    #[test]
+    fn a_failing_mailbox_rests_longer_each_time_and_at_most_a_quarter_of_an_hour() {
+        let rests: Vec<u64> =
+            [0, 1, 2, 7, 8, u32::MAX].into_iter().map(|n| rest_after(n).as_secs()).collect();
+        assert_eq!(rests, [5, 10, 20, 640, 900, 900]);
+    }
+}

@@ -1,0 +1,8 @@
+//! The verbs over the in-memory store and transports: what a host sees of sending and receiving, with every fault that can
+//! be told without a network. Real servers and the SQL stores are elsewhere.
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod fixture;
+mod receiving;
+mod registry;
+mod sending;

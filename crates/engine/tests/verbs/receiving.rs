@@ -1,0 +1,301 @@
+//! From the server's folder to the host's handler.
+
+use std::time::Duration;
+
+use postroom_core::contract::{Contract, Requesters};
+use postroom_core::id::{LedgerId, RecordId};
+use postroom_core::ledger::State;
+use postroom_core::mailbox::InboxDraft;
+use postroom_core::message::Submission;
+use postroom_engine::{Answer, Options};
+use postroom_storage::{HealthBook, LedgerDesk, LedgerItem, LedgerQuery};
+use postroom_transport::{Error, ErrorKind, Stage};
+
+use crate::fixture::*;
+
+async fn ledger(house: &House) -> Vec<LedgerItem> {
+    let desk: &dyn LedgerDesk = house.postroom.store();
+    desk.list(&LedgerQuery::default()).await.unwrap()
+}
+
+fn form(baseline: &str, after: &str) -> InboxDraft {
+    InboxDraft {
+        provider: "imaps".to_owned(),
+        baseline: Some(baseline.to_owned()),
+        after: Some(after.to_owned()),
+        ..InboxDraft::default()
+    }
+}
+
+#[tokio::test]
+async fn what_arrives_is_stored_once_handled_once_and_only_then_marked_on_the_server() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "one", "");
+    house.arrives("ana@customer.example", "two", "");
+    house.work().await;
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["one", "two"]);
+    let items = ledger(&house).await;
+    assert!(items.iter().all(|item| item.state == State::Handled && item.contract == Some(contract("ACME"))));
+    assert_eq!(items[0].reasons, ["box"]);
+    assert!(house.incoming.mails(house.inbox.id, "INBOX").iter().all(|mail| mail.seen));
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_the_server_when_the_mail_could_not_be_stored_or_fetched() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "one", "");
+    house.incoming.fail_once(Error::new(ErrorKind::Disconnected, Stage::Fetch));
+    house.work().await;
+    assert!(ledger(&house).await.is_empty());
+    assert!(!house.incoming.mails(house.inbox.id, "INBOX")[0].seen, "unread until it is safe");
+    house.clock.advance(Duration::from_secs(60));
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["one"]);
+}
+
+#[tokio::test]
+async fn a_settle_that_failed_is_repeated_in_a_later_round_without_a_second_handling() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "one", "");
+    house.incoming.fail_once(Error::new(ErrorKind::Disconnected, Stage::Settle));
+    house.work().await;
+    house.clock.advance(Duration::from_secs(60));
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["one"]);
+    assert!(house.incoming.mails(house.inbox.id, "INBOX")[0].seen);
+}
+
+#[tokio::test]
+async fn a_failed_listing_is_no_empty_folder() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "one", "");
+    house.work().await;
+    house.incoming.fail(Error::new(ErrorKind::Disconnected, Stage::List));
+    house.work().await;
+    let book: &dyn HealthBook = house.postroom.store();
+    let health = book.health(house.inbox.id).await.unwrap();
+    assert_eq!(health.failures, 1);
+    assert!(health.last_error.unwrap().contains("list"));
+    house.incoming.recover();
+    house.arrives("ana@customer.example", "two", "");
+    house.clock.advance(Duration::from_secs(60));
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn the_baseline_leaves_old_mail_alone_and_takes_everything_that_comes_after() {
+    let house = House::with_inbox(Options::default(), form("new", "leave")).await;
+    house.arrives("ana@customer.example", "old", "");
+    house.work().await;
+    house.arrives("ana@customer.example", "new", "");
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["new"]);
+    assert_eq!(house.incoming.mails(house.inbox.id, "INBOX").len(), 2);
+}
+
+#[tokio::test]
+async fn a_baseline_of_days_takes_what_arrived_since_then() {
+    let house = House::with_inbox(Options::default(), form("days:7", "leave")).await;
+    let now = house.postroom.now();
+    for (subject, days) in [("week", 6), ("month", 30)] {
+        let mail = format!("From: a@customer.example\r\nSubject: {subject}\r\n\r\nx\r\n");
+        let arrived = now - Duration::from_secs(days * 24 * 3600);
+        house.incoming.deliver_dated(house.inbox.id, "INBOX", mail, arrived);
+    }
+    house.work().await;
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["week"]);
+}
+
+#[tokio::test]
+async fn a_renumbered_folder_brings_nothing_twice_and_misses_nothing() {
+    let house = House::new().await;
+    let gone = house.arrives("ana@customer.example", "gone", "");
+    house.arrives("ana@customer.example", "one", "");
+    house.arrives("ana@customer.example", "two", "");
+    house.work().await;
+    house.incoming.expunge(house.inbox.id, "INBOX", gone);
+    house.incoming.reset_epoch(house.inbox.id, "INBOX");
+    house.arrives("ana@customer.example", "three", "");
+    // A second copy of a known mail is a mail of its own: one row accounts for one mail.
+    house.arrives("ana@customer.example", "one", "");
+    house.work().await;
+    house.work().await;
+    // Would miss a cursor by UID alone (all again, or none), and one by Message-ID (the copy is lost).
+    assert_eq!(house.host.subjects(), ["gone", "one", "two", "three", "one"]);
+}
+
+#[tokio::test]
+async fn a_round_takes_at_most_what_the_box_says_and_the_rest_follows() {
+    let house =
+        House::with_inbox(Options::default(), InboxDraft { per_round: Some(2), ..form("all", "leave") })
+            .await;
+    for number in 0..5 {
+        house.arrives("ana@customer.example", &format!("m{number}"), "");
+    }
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["m0", "m1", "m2", "m3", "m4"]);
+}
+
+#[tokio::test]
+async fn a_poison_mail_waits_or_dies_while_the_next_one_goes_on() {
+    let house = House::with_options(Options { handler_calls: 2, ..Options::default() }).await;
+    house.arrives("ana@customer.example", "poison", "");
+    house.arrives("ana@customer.example", "good", "");
+    house.arrives("ana@customer.example", "refused", "");
+    house.host.will_say([None, Some(Answer::Done), Some(Answer::Refuse("no such customer".to_owned()))]);
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["poison", "good", "refused"]);
+    house.host.will_say([Some(Answer::Retry(Duration::from_secs(5)))]);
+    house.clock.advance(Duration::from_secs(120));
+    house.work().await;
+    let states: Vec<State> = ledger(&house).await.into_iter().map(|item| item.state).collect();
+    assert_eq!(states, [State::Dead, State::Handled, State::Dead]);
+    let attempts: Vec<(LedgerId, u32)> =
+        house.host.got.lock().unwrap().iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
+    assert_eq!(attempts[3], (attempts[0].0, 2), "the same id at every call");
+    let desk: &dyn LedgerDesk = house.postroom.store();
+    let dead = desk.show(attempts[0].0).await.unwrap().unwrap();
+    assert!(dead.timeline.last().unwrap().detail.contains("replay"), "{dead:?}");
+    desk.replay(house.postroom.now(), &actor(), attempts[0].0).await.unwrap();
+    house.work().await;
+    assert_eq!(ledger(&house).await[0].state, State::Handled);
+}
+
+#[tokio::test]
+async fn an_answer_comes_back_to_the_record_of_the_mail_that_it_answers() {
+    let house = House::new().await;
+    let sent =
+        Submission::text(contract("ACME"), "your ticket", "t").with_to(address("ana@customer.example"));
+    let sent = sent.with_record(RecordId::parse("ticket-7").unwrap());
+    let sent = house.postroom.submit(&sent).await.unwrap();
+    house.work().await;
+    let references = format!("References: {}\r\n", sent.message_id);
+    house.arrives("ana@customer.example", "re", &references);
+    let forged = "In-Reply-To: <aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@acme.example>\r\n";
+    house.arrives("ana@customer.example", "forged", forged);
+    house.work().await;
+    let got = house.host.got.lock().unwrap();
+    let records: Vec<_> = got.iter().map(|mail| mail.record.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(records, [Some("ticket-7".to_owned()), None]);
+}
+
+#[tokio::test]
+async fn a_message_id_that_can_be_guessed_ties_no_thread() {
+    let house = House::new().await;
+    let raw = "From: support@acme.example\r\nSubject: raw\r\nMessage-ID: <1@acme.example>\r\n\r\nx\r\n";
+    let sent = Submission::raw(contract("ACME"), raw.into()).with_to(address("ana@customer.example"));
+    house.postroom.submit(&sent.with_record(RecordId::parse("ticket-7").unwrap())).await.unwrap();
+    house.arrives("eve@customer.example", "re", "In-Reply-To: <1@acme.example>\r\n");
+    house.work().await;
+    assert_eq!(house.outgoing.carried()[0].content, raw, "raw bytes leave as they are");
+    assert_eq!(house.host.got.lock().unwrap()[0].record, None);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_received_mail_joins_its_thread() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "question", "References: <root@customer.example>\r\n");
+    house.work().await;
+    let id = house.host.got.lock().unwrap()[0].id;
+    let answer =
+        Submission::text(contract("ACME"), "Re: question", "t").with_to(address("ana@customer.example"));
+    house.postroom.submit(&answer.clone().with_in_reply_to(id)).await.unwrap();
+    house.work().await;
+    let text = String::from_utf8_lossy(&house.outgoing.carried()[0].content).replace("\r\n ", " ");
+    assert!(text.contains("In-Reply-To: <question@customer.example>"), "{text}");
+    assert!(text.contains("References: <root@customer.example> <question@customer.example>"), "{text}");
+    let mut other = answer.with_in_reply_to(id);
+    other.contract = contract("Other");
+    house.postroom.submit(&other).await.expect_err("another contract's mail is not there");
+}
+
+#[tokio::test]
+async fn a_reply_never_crosses_from_one_contract_into_another() {
+    let house = House::new().await;
+    let sent = house.submit("Other", &["eve@customer.example"]).await;
+    house.work().await;
+    house.arrives("eve@customer.example", "re", &format!("In-Reply-To: {}\r\n", sent.message_id));
+    house.work().await;
+    assert!(house.host.subjects().is_empty());
+    let item = ledger(&house).await.remove(0);
+    assert_eq!((item.state, item.contract), (State::Quarantined, None));
+    assert!(item.reasons[0].starts_with("other-contract Other"), "{:?}", item.reasons);
+    let desk: &dyn LedgerDesk = house.postroom.store();
+    desk.route(house.postroom.now(), &actor(), item.id, &contract("ACME")).await.unwrap();
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["re"]);
+}
+
+#[tokio::test]
+async fn a_box_of_several_contracts_sorts_by_address_and_leaves_the_rest_to_a_person() {
+    let house = House::new().await;
+    let mut other = Contract::new(contract("Other")).with_inbox(house.inbox.id);
+    other.domains.push(postroom_core::address::Domain::parse("known.example").unwrap());
+    other.requesters = Requesters::Refuse;
+    house.postroom.save_contract(&actor(), &other).await.unwrap();
+    house.arrives("bob@known.example", "known", "");
+    house.arrives("eve@stranger.example", "stranger", "");
+    house.work().await;
+    let items = ledger(&house).await;
+    assert_eq!(items[0].contract, Some(contract("Other")));
+    assert_eq!(items[0].reasons, ["sender-domain known.example"]);
+    assert_eq!((items[1].state, items[1].contract.clone()), (State::Triage, None));
+    assert_eq!(house.host.subjects(), ["known"]);
+}
+
+#[tokio::test]
+async fn a_contract_that_refuses_strangers_keeps_their_mail_and_does_not_hand_it_over() {
+    let house = House::new().await;
+    let mut acme = house.postroom.contract(&contract("ACME")).await.unwrap();
+    acme.requesters = Requesters::Refuse;
+    house.postroom.save_contract(&actor(), &acme).await.unwrap();
+    house.arrives("eve@stranger.example", "stranger", "");
+    house.work().await;
+    assert!(house.host.subjects().is_empty());
+    assert_eq!(ledger(&house).await[0].state, State::Ignored);
+    assert!(!house.incoming.mails(house.inbox.id, "INBOX")[0].seen, "what was not taken stays as it was");
+}
+
+#[tokio::test]
+async fn a_mail_that_is_too_large_is_a_dead_letter_and_holds_up_nobody() {
+    let house = House::new().await;
+    let large = format!("From: a@b.example\r\nSubject: large\r\n\r\n{}\r\n", "x".repeat(1 << 21));
+    house.deliver(house.inbox.id, large);
+    house.arrives("ana@customer.example", "small", "");
+    house.work().await;
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["small"]);
+    let items = ledger(&house).await;
+    assert_eq!((items.len(), items[0].state), (2, State::Dead));
+    assert!(items[0].reasons.last().unwrap().contains("larger than"), "{:?}", items[0].reasons);
+}
+
+#[tokio::test]
+async fn a_mail_of_several_pieces_reaches_the_handler_byte_for_byte() {
+    let house = House::new().await;
+    let text: String = (0..60_000).map(|line| format!("line {line}\r\n")).collect();
+    let mail = format!("From: a@b.example\r\nSubject: pieces\r\n\r\n{text}");
+    house.deliver(house.inbox.id, mail.clone());
+    house.work().await;
+    let got = house.host.got.lock().unwrap();
+    assert!(mail.len() > 2 * postroom_storage::PIECE);
+    assert!(got[0].raw == mail.as_bytes(), "{} of {} bytes", got[0].raw.len(), mail.len());
+}
+
+#[tokio::test]
+async fn attachments_that_the_box_does_not_accept_are_named_and_not_handed_over() {
+    let house = House::new().await;
+    let mail = "From: a@b.example\r\nSubject: files\r\nMIME-Version: 1.0\r\n\
+        Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhi\r\n\
+        --b\r\nContent-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=\"a.EXE\"\r\n\r\nMZ\r\n\
+        --b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=\"a.pdf\"\r\n\r\nPDF\r\n--b--\r\n";
+    house.deliver(house.inbox.id, mail.to_owned());
+    house.work().await;
+    let got = house.host.got.lock().unwrap();
+    assert_eq!(got[0].refused_attachments, ["a.EXE"]);
+    let names: Vec<_> = got[0].mail.attachments.iter().map(|file| file.name.clone()).collect();
+    assert_eq!(names, ["a.pdf"]);
+}

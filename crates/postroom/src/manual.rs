@@ -1,0 +1,37 @@
+//! The manual: how the house is built and why, in pages that the code is checked against where a test can do it.
+
+/// The rooms, the files, the rules of the house.
+#[doc = include_str!("../manual/architecture.md")]
+pub mod architecture {}
+
+/// The way of one sent and of one received mail through the code.
+#[doc = include_str!("../manual/journeys.md")]
+pub mod journeys {}
+
+/// The states of a sent mail, drawn.
+#[doc = include_str!("../manual/queue.md")]
+pub mod queue {}
+
+/// The states of a received mail, drawn.
+#[doc = include_str!("../manual/ledger.md")]
+pub mod ledger {}
+
+/// What the replies of SMTP servers mean, row by row, with the source of each.
+#[doc = include_str!("../manual/replies.md")]
+pub mod replies {}
+
+/// What is promised, and which of it holds today.
+#[doc = include_str!("../manual/promises.md")]
+pub mod promises {}
+
+/// Every default, and where it stands.
+#[doc = include_str!("../manual/defaults.md")]
+pub mod defaults {}
+
+/// Who could do harm, and what stands in his way.
+#[doc = include_str!("../manual/threats.md")]
+pub mod threats {}
+
+/// What the IMAP adapter is built on, and what was tried before.
+#[doc = include_str!("../manual/imap-base.md")]
+pub mod imap_base {}

@@ -1,0 +1,567 @@
+//! The clauses of the ledger's ports: intake, work, desk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postroom_core::id::{BodyId, ClaimId, LedgerId, MailboxId};
+use postroom_core::ledger::{Event, Place, RemoteKey, State};
+use postroom_core::time::Timestamp;
+
+use super::fixture::{actor, add, at, contract_id, inbox, kind, ledger_id, place, received, worker};
+use super::subject::Subject;
+use crate::Store;
+use crate::bodies::{BodyRef, PIECE};
+use crate::error::ErrorKind;
+use crate::ledger::{
+    ClaimedMail, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork, RawMail,
+    Received, Stored, Unsettled,
+};
+
+async fn with_inbox(subject: Subject) -> (Arc<dyn Store>, Place) {
+    let store = subject.store;
+    let id = add(&store, inbox("imap.acme.example")).await;
+    (store, place(id, 7))
+}
+
+async fn keep(store: &Arc<dyn Store>, mail: &Received) -> LedgerId {
+    assert_eq!(store.store(at(0), mail).await.expect("store"), Stored::New(mail.id));
+    mail.id
+}
+
+/// Stores mails `numbers` under the UIDs of the same numbers.
+async fn keep_all(store: &Arc<dyn Store>, place: &Place, numbers: std::ops::RangeInclusive<u32>) {
+    for number in numbers {
+        keep(store, &received(number, place, number, &format!("bytes {number}"))).await;
+    }
+}
+
+async fn show(store: &Arc<dyn Store>, id: LedgerId) -> LedgerRecord {
+    LedgerDesk::show(&**store, id).await.expect("show").expect("the mail is in the ledger")
+}
+
+async fn told(store: &Arc<dyn Store>, id: LedgerId) -> Vec<String> {
+    show(store, id).await.timeline.into_iter().map(|entry| entry.what).collect()
+}
+
+async fn listed(store: &Arc<dyn Store>, query: LedgerQuery) -> Vec<LedgerId> {
+    let items = LedgerDesk::list(&**store, &query).await.expect("list");
+    items.into_iter().map(|item| item.id).collect()
+}
+
+async fn claim_at(store: &Arc<dyn Store>, seconds: i64, limit: u32, by: u8) -> Vec<ClaimedMail> {
+    let (now, until) = (at(seconds), at(seconds + 30));
+    LedgerWork::claim(&**store, now, limit, worker(by), until).await.expect("claim")
+}
+
+async fn claim_one(store: &Arc<dyn Store>, seconds: i64) -> ClaimedMail {
+    claim_at(store, seconds, 1, 1).await.pop().expect("a mail is due")
+}
+
+fn result(claimed: &ClaimedMail, event: Event, due: i64) -> HandlerResult {
+    let detail = format!("the handler said {event}");
+    HandlerResult { id: claimed.item.id, claim: claimed.claim, event, due_at: at(due), detail }
+}
+
+async fn finish(store: &Arc<dyn Store>, seconds: i64, result: &HandlerResult) -> bool {
+    store.finish(at(seconds), result).await.expect("finish")
+}
+
+async fn unsettled(store: &Arc<dyn Store>, seconds: i64, place: &Place) -> Vec<LedgerId> {
+    let mails = store.unsettled(at(seconds), place, 10).await.expect("unsettled");
+    mails.into_iter().map(|mail| mail.id).collect()
+}
+
+async fn next_due(store: &Arc<dyn Store>, seconds: i64) -> Option<Timestamp> {
+    LedgerWork::next_due(&**store, at(seconds)).await.expect("next_due")
+}
+
+fn uids(uids: impl IntoIterator<Item = u32>) -> Vec<RemoteKey> {
+    uids.into_iter().map(RemoteKey::Uid).collect()
+}
+
+async fn whole(store: &Arc<dyn Store>, body: BodyId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in 0.. {
+        let Some(piece) = store.piece(body, piece).await.expect("piece") else { break };
+        bytes.extend(piece);
+    }
+    bytes
+}
+
+pub(super) async fn a_place_is_first_then_known_and_another_epoch_is_renumbered(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let contact = async |place: &Place| store.contact(place).await.expect("contact");
+    assert_eq!(contact(&seven).await, Contact::First);
+    store.advance(at(0), &seven, 0).await.expect("advance");
+    assert_eq!(
+        contact(&seven).await,
+        Contact::Known { frontier: 0 },
+        "an empty folder was seen all the same"
+    );
+    let eight = place(seven.mailbox, 8);
+    assert_eq!(contact(&eight).await, Contact::Renumbered);
+    store.advance(at(1), &eight, 4_294_967_295).await.expect("advance");
+    assert_eq!(contact(&eight).await, Contact::Known { frontier: 4_294_967_295 });
+    assert_eq!(contact(&seven).await, Contact::Known { frontier: 0 }, "a server restored from its backup");
+    for (folder, mailbox) in [("INBOX", seven.mailbox), ("clientes são paulo", seven.mailbox)] {
+        let other = Place { mailbox, folder: folder.to_owned(), epoch: 7 };
+        assert_eq!(contact(&other).await, Contact::First, "{folder} is another folder");
+    }
+    let other = add(&store, inbox("imap.acme.example")).await;
+    assert_eq!(contact(&place(other, 7)).await, Contact::First, "another mailbox");
+}
+
+pub(super) async fn the_frontier_never_goes_back(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    for (frontier, after) in [(5, 5), (3, 5), (9, 9), (0, 9)] {
+        store.advance(at(0), &place, frontier).await.expect("advance");
+        assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: after });
+    }
+}
+
+pub(super) async fn unknown_keys_are_those_that_the_ledger_does_not_have(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep_all(&store, &seven, 2..=3).await;
+    let unknown =
+        async |place: &Place, keys: Vec<RemoteKey>| store.unknown(place, &keys).await.expect("unknown");
+    assert_eq!(unknown(&seven, uids([9, 3, 1, 2, 4])).await, uids([9, 1, 4]), "in the order asked");
+    assert_eq!(unknown(&place(seven.mailbox, 8), uids([2, 3])).await, uids([2, 3]), "another epoch");
+    assert_eq!(unknown(&seven, Vec::new()).await, []);
+    let pop = Place { mailbox: seven.mailbox, folder: String::new(), epoch: 0 };
+    let mut texts = Vec::new();
+    for (number, uidl) in (10..).zip(["a", "A", "a%", "uid:2"]) {
+        let mut mail = received(number, &pop, 0, &format!("bytes {uidl}"));
+        mail.key = RemoteKey::Uidl(uidl.to_owned());
+        texts.push(mail.key.clone());
+        if uidl != "A" {
+            keep(&store, &mail).await;
+        }
+    }
+    let content = |copy| RemoteKey::Content("00ff".to_owned(), copy);
+    let keys = [texts.clone(), vec![content(1), content(2)]].concat();
+    assert_eq!(unknown(&pop, keys).await, [texts[1].clone(), content(1), content(2)], "byte by byte");
+    let many: Vec<u32> = (1..=3000).collect();
+    let left = unknown(&seven, uids(many.clone())).await;
+    assert_eq!(left, uids(many.into_iter().filter(|uid| !(2..=3).contains(uid))), "a window of thousands");
+}
+
+pub(super) async fn a_stored_mail_is_shown_with_every_field(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let mut mail = received(1, &place, 42, "bytes");
+    mail.reasons = vec!["box".to_owned(), "thread".to_owned()];
+    mail.record = Some(postroom_core::id::RecordId::parse("INC 7").expect("a valid id"));
+    let id = keep(&store, &mail).await;
+    let shown = show(&store, id).await;
+    let item = &shown.item;
+    assert_eq!((item.id, item.state), (id, State::Stored));
+    assert_eq!(
+        (item.mailbox, &item.folder, item.epoch, &item.key),
+        (place.mailbox, &place.folder, 7, &mail.key)
+    );
+    assert_eq!((&item.contract, &item.reasons, &item.record), (&mail.contract, &mail.reasons, &mail.record));
+    assert_eq!(
+        (&item.sender, &item.subject, &item.message_id),
+        (&mail.sender, &mail.subject, &mail.message_id)
+    );
+    assert_eq!((item.size, item.arrived, item.stored_at), (mail.size, mail.arrived, at(0)));
+    assert_eq!(shown.attempts, 0);
+    assert_eq!(whole(&store, shown.body.expect("it has its bytes")).await, b"bytes");
+    let first = &shown.timeline;
+    assert_eq!((first.len(), first[0].what.as_str(), first[0].state), (1, "stored", Some(State::Stored)));
+    assert_eq!(LedgerDesk::list(&*store, &LedgerQuery::default()).await.expect("list"), [shown.item]);
+    assert!(LedgerDesk::show(&*store, ledger_id(99)).await.expect("show").is_none());
+}
+
+pub(super) async fn a_known_key_changes_nothing(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let first = received(1, &place, 42, "bytes");
+    keep(&store, &first).await;
+    let other = received(2, &place, 42, "other bytes");
+    assert_eq!(store.store(at(1), &other).await.expect("store"), Stored::Known(first.id));
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [first.id]);
+    assert_eq!(told(&store, first.id).await, ["stored"]);
+}
+
+pub(super) async fn the_same_mail_stored_at_once_is_one_row(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let (one, two) = (received(1, &place, 42, "bytes"), received(2, &place, 42, "bytes"));
+    let (a, b) = tokio::join!(store.store(at(0), &one), store.store(at(0), &two));
+    let both = [a.expect("store"), b.expect("store")];
+    let new: Vec<_> = both.iter().filter(|stored| matches!(stored, Stored::New(_))).collect();
+    assert_eq!(new.len(), 1, "{both:?}");
+    assert_eq!(listed(&store, LedgerQuery::default()).await.len(), 1);
+}
+
+pub(super) async fn two_mails_of_the_same_bytes_in_one_epoch_are_two(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep(&store, &received(1, &place, 1, "bytes")).await;
+    keep(&store, &received(2, &place, 2, "bytes")).await;
+    assert_eq!(listed(&store, LedgerQuery::default()).await.len(), 2);
+}
+
+pub(super) async fn a_staged_content_becomes_real_with_its_row(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let id = BodyId::new(at(0), [1; 10]);
+    let pieces = [vec![1; PIECE], vec![2; PIECE], vec![3; 5]];
+    for (number, piece) in (0..).zip(&pieces) {
+        store.stage(at(0), id, number, Bytes::from(piece.clone())).await.expect("stage");
+    }
+    let mut mail = received(1, &place, 1, "bytes");
+    mail.size = u64::try_from(2 * PIECE + 5).expect("small");
+    let staged = BodyRef { id, size: mail.size, sha256: mail.sha256 };
+    mail.raw = RawMail::Staged(staged.clone());
+    keep(&store, &mail).await;
+    assert_eq!(store.sweep(at(100)).await.expect("sweep"), 0, "a row refers to it");
+    let body = show(&store, mail.id).await.body.expect("it has its bytes");
+    assert!(whole(&store, body).await == pieces.concat());
+    let mut torn = received(2, &place, 2, "bytes");
+    for (id, size) in [(BodyId::new(at(0), [2; 10]), 5), (id, mail.size + 1)] {
+        torn.raw = RawMail::Staged(BodyRef { id, size, ..staged.clone() });
+        assert_eq!(kind(store.store(at(1), &torn).await), ErrorKind::NotFound);
+    }
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [mail.id]);
+}
+
+pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep(&store, &received(1, &place, 2, "bytes")).await;
+    for _ in 0..2 {
+        store.skip(at(0), &place, &uids(1..=3)).await.expect("skip");
+    }
+    assert_eq!(store.unknown(&place, &uids(1..=4)).await.expect("unknown"), uids([4]));
+    let ignored = LedgerQuery { state: Some(State::Ignored), ..LedgerQuery::default() };
+    let items = LedgerDesk::list(&*store, &ignored).await.expect("list");
+    assert_eq!(items.len(), 2, "the stored one is left as it is");
+    assert!(items.iter().all(|item| item.reasons == ["baseline"]));
+    let skipped = items[0].id;
+    assert_eq!(show(&store, skipped).await.body, None);
+    let refused = ErrorKind::NotPossible { state: "ignored" };
+    assert_eq!(kind(store.replay(at(1), &actor(), skipped).await), refused, "there are no bytes to handle");
+    let again = received(9, &place, 1, "its bytes");
+    assert!(matches!(store.store(at(1), &again).await.expect("store"), Stored::Known(_)));
+    assert_eq!(unsettled(&store, 9999, &place).await, []);
+    assert_eq!(claim_at(&store, 1, 10, 1).await.len(), 1);
+}
+
+pub(super) async fn a_renumbered_folder_is_recognised_by_its_bytes(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep_all(&store, &seven, 1..=2).await;
+    let eight = place(seven.mailbox, 8);
+    let moved = received(11, &eight, 51, "bytes 1");
+    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Recognised(ledger_id(1)));
+    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Known(ledger_id(1)));
+    let shown = show(&store, ledger_id(1)).await;
+    assert_eq!((shown.item.epoch, shown.item.key, shown.item.state), (8, RemoteKey::Uid(51), State::Stored));
+    assert_eq!(told(&store, ledger_id(1)).await, ["stored", "recognised"]);
+    let new = received(12, &eight, 52, "bytes of a new mail");
+    keep(&store, &new).await;
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [1, 2, 12].map(ledger_id));
+    assert_eq!(store.unknown(&eight, &uids([51, 52, 53])).await.expect("unknown"), uids([53]));
+}
+
+pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep(&store, &received(1, &seven, 1, "bytes")).await;
+    keep(&store, &received(2, &seven, 2, "bytes")).await;
+    let eight = place(seven.mailbox, 8);
+    let mut found = Vec::new();
+    for (number, uid) in [(11, 1), (12, 2), (13, 3)] {
+        found.push(store.store(at(1), &received(number, &eight, uid, "bytes")).await.expect("store"));
+    }
+    found.sort_by_key(|stored| match stored {
+        Stored::Recognised(id) | Stored::New(id) | Stored::Known(id) => *id,
+    });
+    let (one, two, three) = (ledger_id(1), ledger_id(2), ledger_id(13));
+    assert_eq!(found, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
+    let nine = place(seven.mailbox, 9);
+    let again = store.store(at(2), &received(14, &nine, 1, "bytes")).await.expect("store");
+    assert!(matches!(again, Stored::Recognised(_)), "renumbered once more");
+}
+
+pub(super) async fn the_same_bytes_in_another_folder_or_mailbox_are_another_mail(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep(&store, &received(1, &seven, 1, "bytes")).await;
+    let other = add(&store, inbox("imap.acme.example")).await;
+    keep(&store, &received(2, &place(other, 8), 1, "bytes")).await;
+    let folder = Place { folder: "INBOX".to_owned(), epoch: 8, ..seven };
+    keep(&store, &received(3, &folder, 1, "bytes")).await;
+}
+
+pub(super) async fn a_mail_is_to_be_settled_from_its_time_on_until_it_was(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let days = |days: i64| at(days * 24 * 3600);
+    for (number, settle_at) in [(1, None), (2, Some(at(0))), (3, Some(days(3))), (4, Some(at(0)))] {
+        let mut mail = received(number, &seven, number, &format!("bytes {number}"));
+        mail.settle_at = settle_at;
+        keep(&store, &mail).await;
+    }
+    assert_eq!(unsettled(&store, 0, &seven).await, [2, 4].map(ledger_id));
+    let first = store.unsettled(at(0), &seven, 1).await.expect("unsettled");
+    assert_eq!(first, [Unsettled { id: ledger_id(2), key: RemoteKey::Uid(2) }]);
+    assert_eq!(unsettled(&store, 0, &place(seven.mailbox, 8)).await, [], "another epoch");
+    for _ in 0..2 {
+        store.settled(at(1), &[ledger_id(2), ledger_id(4), ledger_id(99)]).await.expect("settled");
+    }
+    assert_eq!(told(&store, ledger_id(2)).await, ["stored", "settled"], "once");
+    assert_eq!(unsettled(&store, 1, &seven).await, []);
+    let third_day = 3 * 24 * 3600;
+    assert_eq!(unsettled(&store, third_day - 1, &seven).await, []);
+    assert_eq!(unsettled(&store, third_day, &seven).await, [ledger_id(3)], "deleted after days");
+}
+
+pub(super) async fn a_recognised_mail_is_settled_again(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let mut mail = received(1, &seven, 1, "bytes");
+    mail.settle_at = Some(at(0));
+    keep(&store, &mail).await;
+    keep(&store, &received(2, &seven, 2, "never told")).await;
+    store.settled(at(1), &[mail.id]).await.expect("settled");
+    let eight = place(seven.mailbox, 8);
+    let moved = received(11, &eight, 5, "bytes");
+    store.store(at(2), &moved).await.expect("store");
+    store.store(at(2), &received(12, &eight, 6, "never told")).await.expect("store");
+    assert_eq!(unsettled(&store, 2, &eight).await, [mail.id], "the server came back from before it was told");
+    assert_eq!(unsettled(&store, 2, &seven).await, []);
+}
+
+pub(super) async fn a_claim_gives_what_the_handler_needs(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=1).await;
+    let claimed = claim_one(&store, 1).await;
+    let shown = show(&store, ledger_id(1)).await;
+    assert_eq!((&claimed.item, claimed.attempt), (&shown.item, 1));
+    assert_eq!(Some(claimed.body), shown.body);
+    assert_eq!(shown.attempts, 1, "a call counts when it begins");
+}
+
+pub(super) async fn mails_of_one_mailbox_are_handled_one_by_one_in_the_order_stored(subject: Subject) {
+    let (store, first) = with_inbox(subject).await;
+    let second = place(add(&store, inbox("imap.zeta.example")).await, 7);
+    // Stored against the order of ids and UIDs.
+    for (number, place, uid) in [(9, &first, 30), (1, &first, 10), (5, &second, 20), (2, &second, 40)] {
+        keep(&store, &received(number, place, uid, &format!("bytes {number}"))).await;
+    }
+    let mut order = Vec::new();
+    for seconds in [1, 2] {
+        let claimed = claim_at(&store, seconds, 10, 1).await;
+        assert_eq!(claim_at(&store, seconds, 10, 2).await, [], "each mailbox has a live claim");
+        let mut ids: Vec<_> = claimed.iter().map(|one| one.item.id).collect();
+        ids.sort_unstable();
+        order.push(ids);
+        for one in &claimed {
+            assert!(finish(&store, seconds, &result(one, Event::Handle, 0)).await);
+        }
+    }
+    assert_eq!(order, [[5, 9].map(ledger_id), [1, 2].map(ledger_id)]);
+    assert_eq!(claim_at(&store, 9, 10, 1).await, []);
+}
+
+pub(super) async fn a_limit_of_claims_is_kept(subject: Subject) {
+    let store = subject.store;
+    for number in 1..=3 {
+        let inbox = add(&store, inbox("imap.acme.example")).await;
+        keep(&store, &received(number, &place(inbox, 1), 1, "bytes")).await;
+    }
+    assert_eq!(claim_at(&store, 1, 2, 1).await.len(), 2);
+    assert_eq!(claim_at(&store, 1, 2, 1).await.len(), 1);
+}
+
+pub(super) async fn workers_claim_different_mailboxes(subject: Subject) {
+    let store = subject.store;
+    for number in 1..=20 {
+        let inbox = add(&store, inbox("imap.acme.example")).await;
+        let place = place(inbox, 1);
+        keep(&store, &received(number, &place, 1, "bytes")).await;
+        keep(&store, &received(number + 100, &place, 2, "more")).await;
+    }
+    let mut mailboxes: Vec<MailboxId> = Vec::new();
+    loop {
+        let (a, b) = tokio::join!(claim_at(&store, 1, 3, 1), claim_at(&store, 1, 3, 2));
+        if a.is_empty() && b.is_empty() {
+            break;
+        }
+        mailboxes.extend(a.iter().chain(&b).map(|one| one.item.mailbox));
+        assert!(mailboxes.len() <= 20, "a mailbox was claimed twice");
+    }
+    let claims = mailboxes.len();
+    mailboxes.sort_unstable();
+    mailboxes.dedup();
+    assert_eq!((claims, mailboxes.len()), (20, 20), "each mailbox once");
+}
+
+pub(super) async fn a_mail_that_is_deferred_lets_the_next_one_go(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=2).await;
+    let poison = claim_one(&store, 0).await;
+    assert_eq!(poison.item.id, ledger_id(1));
+    assert!(finish(&store, 1, &result(&poison, Event::Defer, 60)).await);
+    let next = claim_one(&store, 1).await;
+    assert_eq!(next.item.id, ledger_id(2));
+    assert!(finish(&store, 2, &result(&next, Event::Handle, 0)).await);
+    assert_eq!(claim_at(&store, 59, 1, 1).await, []);
+    let again = claim_one(&store, 60).await;
+    assert_eq!((again.item.id, again.attempt), (ledger_id(1), 2));
+    assert!(finish(&store, 61, &result(&again, Event::Die, 0)).await);
+    let shown = show(&store, ledger_id(1)).await;
+    assert_eq!((shown.item.state, shown.attempts), (State::Dead, 2));
+    assert!(shown.body.is_some(), "a dead letter keeps its bytes");
+    let whats: Vec<_> = shown.timeline.iter().map(|entry| (entry.what.as_str(), entry.state)).collect();
+    assert_eq!(whats, [("stored", Some(State::Stored)), ("defer", None), ("die", Some(State::Dead))]);
+    assert_eq!(shown.timeline[2].detail, "the handler said die");
+    assert_eq!(claim_at(&store, 9999, 1, 1).await, []);
+}
+
+pub(super) async fn a_claim_whose_lease_ran_out_is_taken_over_and_its_result_is_refused(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=1).await;
+    let first = claim_one(&store, 0).await;
+    assert_eq!(claim_at(&store, 29, 1, 2).await, []);
+    let second = claim_at(&store, 30, 1, 2).await.pop().expect("the lease ran out");
+    assert_eq!((second.item.id, second.attempt), (ledger_id(1), 2));
+    assert!(!finish(&store, 31, &result(&first, Event::Die, 0)).await, "the row is the next worker's");
+    assert_eq!(show(&store, ledger_id(1)).await.item.state, State::Stored);
+    assert!(finish(&store, 31, &result(&second, Event::Handle, 0)).await);
+    assert!(!finish(&store, 32, &result(&second, Event::Die, 0)).await, "once");
+    assert_eq!(show(&store, ledger_id(1)).await.item.state, State::Handled);
+}
+
+pub(super) async fn the_fence_of_a_result_is_the_claim_and_not_its_lease(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=1).await;
+    let claimed = claim_one(&store, 0).await;
+    let stranger =
+        HandlerResult { claim: ClaimId::new(at(0), [9; 10]), ..result(&claimed, Event::Handle, 0) };
+    assert!(!finish(&store, 1, &stranger).await);
+    let gone = HandlerResult { id: ledger_id(99), ..stranger };
+    assert!(!finish(&store, 1, &gone).await);
+    for event in [Event::Replay, Event::Route] {
+        let refused = kind(store.finish(at(1), &result(&claimed, event, 0)).await);
+        assert_eq!(refused, ErrorKind::NotPossible { state: "stored" }, "{event} is no handler's");
+    }
+    assert!(finish(&store, 100, &result(&claimed, Event::Handle, 0)).await, "nobody has taken it over");
+    assert_eq!(show(&store, ledger_id(1)).await.item.state, State::Handled);
+}
+
+pub(super) async fn a_renewal_extends_the_live_claims_of_its_worker_only(subject: Subject) {
+    let store = subject.store;
+    for number in 1..=3 {
+        let inbox = add(&store, inbox("imap.acme.example")).await;
+        keep(&store, &received(number, &place(inbox, 1), 1, "bytes")).await;
+    }
+    claim_at(&store, 0, 1, 1).await;
+    let live = claim_at(&store, 20, 1, 1).await;
+    claim_at(&store, 20, 1, 2).await;
+    assert_eq!(LedgerWork::renew(&*store, at(40), worker(1), at(70)).await.expect("renew"), 1);
+    let taken = claim_at(&store, 60, 10, 3).await;
+    assert_eq!(taken.len(), 2);
+    assert!(taken.iter().all(|one| one.item.id != live[0].item.id), "a renewed claim was taken");
+    assert_eq!(claim_at(&store, 70, 10, 3).await.len(), 1);
+}
+
+pub(super) async fn next_due_and_open_claims_tell_what_is_ahead(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let open = async || LedgerWork::open_claims(&*store).await.expect("open_claims");
+    assert_eq!((next_due(&store, 0).await, open().await), (None, 0));
+    keep_all(&store, &place, 1..=1).await;
+    let claimed = claim_one(&store, 0).await;
+    assert_eq!((next_due(&store, 1).await, open().await), (Some(at(30)), 1), "a lease runs out");
+    assert_eq!(open().await, 1);
+    assert!(finish(&store, 2, &result(&claimed, Event::Defer, 60)).await);
+    assert_eq!((next_due(&store, 2).await, open().await), (Some(at(60)), 0), "a mail becomes due");
+    let claimed = claim_one(&store, 60).await;
+    assert!(finish(&store, 61, &result(&claimed, Event::Handle, 0)).await);
+    assert_eq!((next_due(&store, 61).await, open().await), (None, 0));
+}
+
+pub(super) async fn a_replayed_mail_is_handled_anew(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=2).await;
+    for (number, event) in [(1, Event::Die), (2, Event::Handle)] {
+        let claimed = claim_one(&store, 0).await;
+        assert!(finish(&store, 1, &result(&claimed, event, 0)).await);
+        let id = ledger_id(number);
+        store.replay(at(2), &actor(), id).await.expect("replay");
+        let shown = show(&store, id).await;
+        assert_eq!((shown.item.state, shown.attempts), (State::Stored, 0));
+        let last = shown.timeline.last().expect("a timeline");
+        assert_eq!((last.what.as_str(), &last.actor), ("replay", &Some(actor())));
+        let again = claim_one(&store, 2).await;
+        assert_eq!((again.item.id, again.attempt), (id, 1), "attempts are counted anew");
+        assert_eq!(kind(store.replay(at(3), &actor(), id).await), ErrorKind::NotPossible { state: "stored" });
+        assert!(finish(&store, 3, &result(&again, Event::Handle, 0)).await);
+    }
+    assert_eq!(kind(store.replay(at(3), &actor(), ledger_id(99)).await), ErrorKind::NotFound);
+}
+
+pub(super) async fn a_mail_in_triage_or_quarantine_waits_until_a_person_routes_it(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    for (number, state) in [(1, State::Triage), (2, State::Quarantined)] {
+        let mut mail = received(number, &place, number, &format!("bytes {number}"));
+        (mail.state, mail.contract) = (state, None);
+        keep(&store, &mail).await;
+        assert_eq!(claim_at(&store, 1, 1, 1).await, []);
+        let contract = contract_id("acme ");
+        store.route(at(2), &actor(), mail.id, &contract).await.expect("route");
+        let claimed = claim_one(&store, 2).await;
+        assert_eq!((claimed.item.id, &claimed.item.contract), (mail.id, &Some(contract.clone())));
+        let shown = show(&store, mail.id).await;
+        let last = shown.timeline.last().expect("a timeline");
+        assert_eq!(
+            (last.what.as_str(), last.state, &last.actor),
+            ("route", Some(State::Stored), &Some(actor()))
+        );
+        let refused = store.route(at(3), &actor(), mail.id, &contract).await;
+        assert_eq!(kind(refused), ErrorKind::NotPossible { state: "stored" });
+        assert!(finish(&store, 3, &result(&claimed, Event::Handle, 0)).await);
+    }
+    let gone = store.route(at(3), &actor(), ledger_id(99), &contract_id("ACME")).await;
+    assert_eq!(kind(gone), ErrorKind::NotFound);
+}
+
+pub(super) async fn an_ignored_mail_is_not_handled_and_can_be_replayed(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let mut mail = received(1, &place, 1, "bytes");
+    mail.state = State::Ignored;
+    keep(&store, &mail).await;
+    assert_eq!(claim_at(&store, 1, 1, 1).await, []);
+    store.replay(at(1), &actor(), mail.id).await.expect("replay");
+    assert_eq!(claim_one(&store, 1).await.item.id, mail.id);
+}
+
+pub(super) async fn mails_are_listed_by_state_and_mailbox_in_pages(subject: Subject) {
+    let (store, first) = with_inbox(subject).await;
+    let second = place(add(&store, inbox("imap.zeta.example")).await, 7);
+    for number in 1..=6 {
+        let place = if number % 2 == 0 { &first } else { &second };
+        let mut mail = received(number, place, number, &format!("bytes {number}"));
+        mail.state = if number > 4 { State::Triage } else { State::Stored };
+        keep(&store, &mail).await;
+    }
+    let of = |numbers: &[u32]| numbers.iter().map(|number| ledger_id(*number)).collect::<Vec<_>>();
+    let query = LedgerQuery::default;
+    assert_eq!(listed(&store, query()).await, of(&[1, 2, 3, 4, 5, 6]));
+    assert_eq!(listed(&store, LedgerQuery { state: Some(State::Triage), ..query() }).await, of(&[5, 6]));
+    let its = LedgerQuery { mailbox: Some(first.mailbox), ..query() };
+    assert_eq!(listed(&store, its.clone()).await, of(&[2, 4, 6]));
+    let page = LedgerQuery { limit: Some(2), ..its };
+    assert_eq!(listed(&store, page.clone()).await, of(&[2, 4]));
+    assert_eq!(listed(&store, LedgerQuery { after: Some(ledger_id(4)), ..page }).await, of(&[6]));
+}
+
+pub(super) async fn the_ledger_survives_a_reopening(subject: Subject) {
+    let store = &subject.store;
+    let place = place(add(store, inbox("imap.acme.example")).await, 7);
+    keep_all(store, &place, 1..=2).await;
+    store.advance(at(0), &place, 2).await.expect("advance");
+    let claimed = claim_one(store, 0).await;
+    let store = subject.restarted().await;
+    assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: 2 });
+    assert_eq!(store.unknown(&place, &uids([1, 2, 3])).await.expect("unknown"), uids([3]));
+    let body = show(&store, ledger_id(2)).await.body.expect("it has its bytes");
+    assert_eq!(whole(&store, body).await, b"bytes 2");
+    assert!(finish(&store, 1, &result(&claimed, Event::Handle, 0)).await);
+    let later = at(1) + Duration::from_secs(1);
+    let next = LedgerWork::claim(&*store, later, 1, worker(1), at(60)).await.expect("claim");
+    assert_eq!(next[0].item.id, ledger_id(2));
+}

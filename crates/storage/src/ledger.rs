@@ -1,0 +1,303 @@
+//! The ports to the ledger's rows: intake for fetchers, work for handlers, desk for people.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_core::id::{Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, RecordId, WorkerId};
+use postroom_core::ledger::{Event, Place, RemoteKey, State};
+use postroom_core::time::Timestamp;
+use serde::Serialize;
+
+use crate::bodies::BodyRef;
+use crate::error::Result;
+
+/// The raw bytes of a received mail.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "small mail travels whole, large mail was staged")]
+pub enum RawMail {
+    /// At most [`crate::PIECE`] bytes, inserted with the row.
+    Whole(Bytes),
+    /// Staged in pieces before.
+    Staged(BodyRef),
+}
+
+/// A mail to be stored.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct Received {
+    /// Its id.
+    pub id: LedgerId,
+    /// Where it lies.
+    pub place: Place,
+    /// Its key there.
+    pub key: RemoteKey,
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it arrived at its server, where that is known.
+    pub arrived: Option<Timestamp>,
+    /// The first state: stored, triage, quarantined, or ignored.
+    pub state: State,
+    /// The contract; none in triage.
+    pub contract: Option<ContractId>,
+    /// Why this contract or none, as stable words.
+    pub reasons: Vec<String>,
+    /// What it is about, by its thread.
+    pub record: Option<RecordId>,
+    /// Its Message-ID, with angle brackets, if it has one.
+    pub message_id: Option<String>,
+    /// From, for listings.
+    pub sender: String,
+    /// Subject, for listings.
+    pub subject: String,
+    /// When the server is told what to do with it; none for never.
+    pub settle_at: Option<Timestamp>,
+    /// The bytes.
+    pub raw: RawMail,
+}
+
+/// What became of a stored mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the ways that a mail can be known")]
+pub enum Stored {
+    /// It is new in the ledger.
+    New(LedgerId),
+    /// Its key is in the ledger.
+    Known(LedgerId),
+    /// A mail with the same bytes was in the ledger under an earlier epoch and has this key from now on: the server
+    /// renumbered its folder. Each row accounts for one mail.
+    Recognised(LedgerId),
+}
+
+/// What the ledger knows of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the caller must decide on each")]
+pub enum Contact {
+    /// The mailbox's folder was never seen: its baseline applies.
+    First,
+    /// The folder was seen in another epoch: every mail is looked at and known ones are recognised.
+    Renumbered,
+    /// The place was seen; mails up to this UID are all accounted for (0 where keys are not UIDs).
+    Known {
+        /// The frontier.
+        frontier: u32,
+    },
+}
+
+/// A mail whose server has to be told something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, read by the engine")]
+pub struct Unsettled {
+    /// The mail.
+    pub id: LedgerId,
+    /// Its key.
+    pub key: RemoteKey,
+}
+
+/// Where received mail goes. The ledger is the cursor.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait LedgerIntake: Send + Sync {
+    /// What is known of a place.
+    async fn contact(&self, place: &Place) -> Result<Contact>;
+
+    /// Records that the place was seen and that all mails up to `frontier` are accounted for. The frontier never goes
+    /// back within an epoch.
+    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()>;
+
+    /// Of these keys, those that the ledger does not have, in their order.
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>>;
+
+    /// Accounts for mails that the baseline leaves out, without their bytes: each becomes an ignored row with the reason
+    /// `baseline`, which can't be replayed. Known keys are left as they are.
+    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()>;
+
+    /// Stores a mail with its bytes, in one transaction that is on the medium when this returns. A known key changes
+    /// nothing; see [`Stored`]. A recognised mail is told to its server again, if it was to be told at all.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] when a staged content is not there in its whole size.
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored>;
+
+    /// At most `limit` mails of a place whose server is to be told by `now`, in the order in which they were stored.
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>>;
+
+    /// Records that the server was told.
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()>;
+}
+
+/// A mail that a handler is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, read by the engine")]
+pub struct ClaimedMail {
+    /// The claim: the fence of what settles it.
+    pub claim: ClaimId,
+    /// What a listing shows.
+    pub item: LedgerItem,
+    /// Which call this is, from 1.
+    pub attempt: u32,
+    /// The bytes.
+    pub body: BodyId,
+}
+
+/// What became of a handler's call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct HandlerResult {
+    /// The mail.
+    pub id: LedgerId,
+    /// The claim that it settles.
+    pub claim: ClaimId,
+    /// Handle, defer or die.
+    pub event: Event,
+    /// When it is due again, after a defer.
+    pub due_at: Timestamp,
+    /// The handler's words.
+    pub detail: String,
+}
+
+/// What workers do with the ledger. All writes are fenced by claims.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait LedgerWork: Send + Sync {
+    /// Claims at most `limit` due stored mails, of different mailboxes: of each mailbox that has no live claim the first
+    /// due one in the order in which they were stored. A claim whose lease ran out is taken over; its call counts, so
+    /// `attempt` can be beyond what the caller grants: such a mail is finished as dead without another call.
+    async fn claim(
+        &self,
+        now: Timestamp,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<ClaimedMail>>;
+
+    /// Applies a result. Gives whether the claim was the row's and the result was applied. The fence is the claim, not
+    /// its lease.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] for an event that is no handler's.
+    async fn finish(&self, now: Timestamp, result: &HandlerResult) -> Result<bool>;
+
+    /// Extends all live claims of a worker. Gives how many.
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64>;
+
+    /// The earliest time after `now` at which a mail may become due or a lease runs out; none when nothing waits.
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>>;
+
+    /// How many claims of any worker are open.
+    async fn open_claims(&self) -> Result<u64>;
+}
+
+/// A received mail as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct LedgerItem {
+    /// The mail.
+    pub id: LedgerId,
+    /// Its state.
+    pub state: State,
+    /// The inbox.
+    pub mailbox: MailboxId,
+    /// The folder; empty for POP3.
+    pub folder: String,
+    /// UIDVALIDITY; 0 for POP3.
+    pub epoch: u32,
+    /// Its key.
+    pub key: RemoteKey,
+    /// The contract.
+    pub contract: Option<ContractId>,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// What it is about.
+    pub record: Option<RecordId>,
+    /// From.
+    pub sender: String,
+    /// Subject.
+    pub subject: String,
+    /// Its Message-ID.
+    pub message_id: Option<String>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it arrived at its server, where that is known.
+    pub arrived: Option<Timestamp>,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+}
+
+/// One entry of a received mail's timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct LedgerEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What happened, a word: an [`Event`], or `stored`, `settled`, `recognised`.
+    pub what: String,
+    /// The state afterwards; none when it did not change.
+    pub state: Option<State>,
+    /// More of it.
+    pub detail: String,
+    /// Who did it, when a person did.
+    pub actor: Option<Actor>,
+}
+
+/// A received mail with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct LedgerRecord {
+    /// What a listing shows.
+    #[serde(flatten)]
+    pub item: LedgerItem,
+    /// Calls of the handler.
+    pub attempts: u32,
+    /// The timeline, in order.
+    pub timeline: Vec<LedgerEntry>,
+    /// The bytes; none once retention removed them.
+    #[serde(skip)]
+    pub body: Option<BodyId>,
+}
+
+/// Which received mails are listed.
+#[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a filter that callers fill by literal with `..Default::default()`"
+)]
+pub struct LedgerQuery {
+    /// Those in this state.
+    pub state: Option<State>,
+    /// Those of this mailbox.
+    pub mailbox: Option<MailboxId>,
+    /// Those behind this one (ids ascend with time).
+    pub after: Option<LedgerId>,
+    /// At most so many; none for all.
+    pub limit: Option<u32>,
+}
+
+/// What people do with the ledger.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait LedgerDesk: Send + Sync {
+    /// A page of mails, oldest first.
+    async fn list(&self, query: &LedgerQuery) -> Result<Vec<LedgerItem>>;
+
+    /// A mail with its timeline.
+    async fn show(&self, id: LedgerId) -> Result<Option<LedgerRecord>>;
+
+    /// Has a mail handled again: attempts are counted anew.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, or without its bytes;
+    /// [`crate::ErrorKind::NotFound`].
+    async fn replay(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()>;
+
+    /// Names the contract of a mail in triage or quarantine: it is handled next.
+    ///
+    /// # Errors
+    /// As for a replay.
+    async fn route(&self, now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> Result<()>;
+}
+
+/// How long a worker holds what it claimed, unless it renews: the default lease.
+pub const LEASE: Duration = Duration::from_secs(30);

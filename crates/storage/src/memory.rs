@@ -1,0 +1,11 @@
+//! The store in memory: every port over maps under one lock, with the same rules as the SQL stores. Nothing survives the
+//! process; hosts' tests and the engine's own run over it.
+
+mod bodies;
+mod ledger;
+mod queue;
+mod registry;
+mod rows;
+mod store;
+
+pub use store::MemoryStore;

@@ -1,0 +1,311 @@
+//! The ledger in memory.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use postroom_core::id::{Actor, BodyId, ContractId, LedgerId, WorkerId};
+use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::time::Timestamp;
+
+use super::rows::{Referred, Rows, StoredMail, count, page, remote};
+use super::store::MemoryStore;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{
+    ClaimedMail, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem, LedgerQuery,
+    LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
+};
+use crate::transition::lease::Lease;
+use crate::transition::ledger::LedgerRow;
+
+impl StoredMail {
+    fn item(&self) -> LedgerItem {
+        LedgerItem {
+            state: self.row.state,
+            contract: self.row.contract.clone(),
+            reasons: self.row.reasons.clone(),
+            ..self.item.clone()
+        }
+    }
+
+    fn is_at(&self, place: &Place) -> bool {
+        let item = &self.item;
+        (item.mailbox, &item.folder, item.epoch) == (place.mailbox, &place.folder, place.epoch)
+    }
+
+    fn note(&mut self, at: Timestamp, what: &str, state: Option<State>, detail: String) {
+        self.timeline.push(LedgerEntry { at, what: what.to_owned(), state, detail, actor: None });
+    }
+}
+
+impl Rows {
+    fn in_order(&self) -> impl Iterator<Item = &StoredMail> {
+        self.stored.iter().filter_map(|id| self.ledger.get(id))
+    }
+
+    fn insert_received(
+        &mut self,
+        now: Timestamp,
+        mail: &Received,
+        body: Option<BodyId>,
+        sha256: Option<[u8; 32]>,
+    ) {
+        let item = LedgerItem {
+            id: mail.id,
+            state: mail.state,
+            mailbox: mail.place.mailbox,
+            folder: mail.place.folder.clone(),
+            epoch: mail.place.epoch,
+            key: mail.key.clone(),
+            contract: mail.contract.clone(),
+            reasons: mail.reasons.clone(),
+            record: mail.record.clone(),
+            sender: mail.sender.clone(),
+            subject: mail.subject.clone(),
+            message_id: mail.message_id.clone(),
+            size: mail.size,
+            arrived: mail.arrived,
+            stored_at: now,
+        };
+        let row = LedgerRow {
+            state: mail.state,
+            contract: mail.contract.clone(),
+            reasons: mail.reasons.clone(),
+            attempts: 0,
+            due_at: now,
+            lease: None,
+            body,
+        };
+        let mut one =
+            StoredMail { item, row, sha256, settle_at: mail.settle_at, settled: None, timeline: Vec::new() };
+        one.note(now, "stored", Some(mail.state), mail.reasons.join(", "));
+        self.remote.insert(remote(&mail.place, &mail.key), mail.id);
+        self.stored.push(mail.id);
+        self.ledger.insert(mail.id, one);
+    }
+
+    /// The oldest row of the same bytes whose key is of another epoch of the same folder.
+    fn renumbered(&self, mail: &Received) -> Option<LedgerId> {
+        let place = &mail.place;
+        let is_same = |one: &&StoredMail| {
+            let item = &one.item;
+            (item.mailbox, &item.folder) == (place.mailbox, &place.folder)
+                && item.epoch != place.epoch
+                && one.sha256 == Some(mail.sha256)
+                && item.size == mail.size
+        };
+        self.in_order().find(is_same).map(|one| one.item.id)
+    }
+
+    /// Moves a row to the key that its mail has now. Its server is told again what it was told under the old key.
+    fn renumber(&mut self, now: Timestamp, id: LedgerId, mail: &Received) {
+        let Some(one) = self.ledger.get_mut(&id) else { return };
+        let old = Place { mailbox: one.item.mailbox, folder: one.item.folder.clone(), epoch: one.item.epoch };
+        self.remote.remove(&remote(&old, &one.item.key));
+        self.remote.insert(remote(&mail.place, &mail.key), id);
+        let detail = format!("{} of {} is {} of {}", one.item.key, old.epoch, mail.key, mail.place.epoch);
+        one.item.epoch = mail.place.epoch;
+        one.item.key = mail.key.clone();
+        one.settled = None;
+        one.note(now, "recognised", None, detail);
+    }
+
+    fn desk(
+        &mut self,
+        id: LedgerId,
+        stage: &'static str,
+        decide: impl FnOnce(&mut LedgerRow) -> Result<LedgerEntry>,
+    ) -> Result<()> {
+        let one = self.ledger.get_mut(&id).ok_or_else(|| Error::new(ErrorKind::NotFound, stage))?;
+        let entry = decide(&mut one.row)?;
+        one.timeline.push(entry);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LedgerIntake for MemoryStore {
+    async fn contact(&self, place: &Place) -> Result<Contact> {
+        let rows = self.rows();
+        let known = rows.places.get(&(place.mailbox, place.folder.clone(), place.epoch));
+        let mut folders = rows.places.keys().map(|(mailbox, folder, _)| (*mailbox, folder));
+        Ok(match known {
+            Some(frontier) => Contact::Known { frontier: *frontier },
+            None if folders.any(|seen| seen == (place.mailbox, &place.folder)) => Contact::Renumbered,
+            None => Contact::First,
+        })
+    }
+
+    async fn advance(&self, _: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+        let mut rows = self.rows();
+        let known = rows.places.entry((place.mailbox, place.folder.clone(), place.epoch)).or_default();
+        *known = frontier.max(*known);
+        Ok(())
+    }
+
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
+        let rows = self.rows();
+        Ok(keys.iter().filter(|key| !rows.remote.contains_key(&remote(place, key))).cloned().collect())
+    }
+
+    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+        let mut rows = self.rows();
+        for key in keys {
+            if rows.remote.contains_key(&remote(place, key)) {
+                continue;
+            }
+            // Only its uniqueness counts: a claim's number serves.
+            let id = LedgerId::from_uuid(rows.next_claim(now).uuid());
+            let mail = Received {
+                id,
+                place: place.clone(),
+                key: key.clone(),
+                sha256: [0; 32],
+                size: 0,
+                arrived: None,
+                state: State::Ignored,
+                contract: None,
+                reasons: vec!["baseline".to_owned()],
+                record: None,
+                message_id: None,
+                sender: String::new(),
+                subject: String::new(),
+                settle_at: None,
+                raw: RawMail::Whole(bytes::Bytes::new()),
+            };
+            rows.insert_received(now, &mail, None, None);
+        }
+        Ok(())
+    }
+
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        let mut rows = self.rows();
+        if let Some(id) = rows.remote.get(&remote(&mail.place, &mail.key)) {
+            return Ok(Stored::Known(*id));
+        }
+        if let Some(id) = rows.renumbered(mail) {
+            rows.renumber(now, id, mail);
+            return Ok(Stored::Recognised(id));
+        }
+        let body = match &mail.raw {
+            RawMail::Whole(content) => {
+                let id = BodyId::from_uuid(mail.id.uuid());
+                rows.add_body(now, id, content);
+                id
+            }
+            RawMail::Staged(staged) => {
+                let body = rows.bodies.get_mut(&staged.id);
+                let size = |pieces: &std::collections::BTreeMap<u32, bytes::Bytes>| {
+                    pieces.values().map(|piece| u64::try_from(piece.len()).unwrap_or(u64::MAX)).sum::<u64>()
+                };
+                let whole = body.filter(|body| size(&body.pieces) == staged.size);
+                let missing = || Error::new(ErrorKind::NotFound, "store a received mail");
+                whole.ok_or_else(missing)?.referred = Referred::Yes;
+                staged.id
+            }
+        };
+        rows.insert_received(now, mail, Some(body), Some(mail.sha256));
+        Ok(Stored::New(mail.id))
+    }
+
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
+        let rows = self.rows();
+        let waits = |one: &&StoredMail| {
+            one.settled.is_none() && one.settle_at.is_some_and(|at| at <= now) && one.is_at(place)
+        };
+        let mails = rows.in_order().filter(waits).take(page(Some(limit)));
+        Ok(mails.map(|one| Unsettled { id: one.item.id, key: one.item.key.clone() }).collect())
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+        let mut rows = self.rows();
+        for id in ids {
+            if let Some(one) = rows.ledger.get_mut(id).filter(|one| one.settled.is_none()) {
+                one.settled = Some(now);
+                one.note(now, "settled", None, String::new());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LedgerWork for MemoryStore {
+    async fn claim(
+        &self,
+        now: Timestamp,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<ClaimedMail>> {
+        let mut rows = self.rows();
+        let is_held = |one: &&StoredMail| one.row.lease.is_some_and(|lease| lease.is_live(now));
+        let mut busy: BTreeSet<_> =
+            rows.ledger.values().filter(is_held).map(|one| one.item.mailbox).collect();
+        let due = rows.in_order().filter(|one| one.row.is_due(now) && busy.insert(one.item.mailbox));
+        let ids: Vec<LedgerId> = due.take(page(Some(limit))).map(|one| one.item.id).collect();
+        let mut claimed = Vec::new();
+        for id in ids {
+            let claim = rows.next_claim(now);
+            let Some(one) = rows.ledger.get_mut(&id) else { continue };
+            let Some(body) = one.row.body else { continue };
+            let attempt = one.row.claim(Lease { claim, worker, until });
+            claimed.push(ClaimedMail { claim, item: one.item(), attempt, body });
+        }
+        Ok(claimed)
+    }
+
+    async fn finish(&self, now: Timestamp, result: &HandlerResult) -> Result<bool> {
+        let mut rows = self.rows();
+        let Some(one) = rows.ledger.get_mut(&result.id) else { return Ok(false) };
+        let entry = one.row.finish(now, result)?;
+        let applied = entry.is_some();
+        one.timeline.extend(entry);
+        Ok(applied)
+    }
+
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
+        let mut rows = self.rows();
+        let leases = rows.ledger.values_mut().filter_map(|one| one.row.lease.as_mut());
+        let live = leases.filter(|lease| lease.worker == worker && lease.is_live(now));
+        Ok(count(live.map(|lease| lease.until = until)))
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        Ok(self.rows().ledger.values().filter_map(|one| one.row.next_due(now)).min())
+    }
+
+    async fn open_claims(&self) -> Result<u64> {
+        Ok(count(self.rows().ledger.values().filter(|one| one.row.lease.is_some())))
+    }
+}
+
+#[async_trait]
+impl LedgerDesk for MemoryStore {
+    async fn list(&self, query: &LedgerQuery) -> Result<Vec<LedgerItem>> {
+        let rows = self.rows();
+        let fits = |one: &&StoredMail| {
+            query.mailbox.is_none_or(|mailbox| one.item.mailbox == mailbox)
+                && query.after.is_none_or(|after| one.item.id > after)
+                && query.state.is_none_or(|state| one.row.state == state)
+        };
+        Ok(rows.ledger.values().filter(fits).take(page(query.limit)).map(StoredMail::item).collect())
+    }
+
+    async fn show(&self, id: LedgerId) -> Result<Option<LedgerRecord>> {
+        let rows = self.rows();
+        Ok(rows.ledger.get(&id).map(|one| LedgerRecord {
+            item: one.item(),
+            attempts: one.row.attempts,
+            timeline: one.timeline.clone(),
+            body: one.row.body,
+        }))
+    }
+
+    async fn replay(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
+        self.rows().desk(id, "replay a received mail", |row| row.replay(now, actor))
+    }
+
+    async fn route(&self, now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> Result<()> {
+        self.rows().desk(id, "route a received mail", |row| row.route(now, actor, contract))
+    }
+}

@@ -1,0 +1,316 @@
+//! The queue in memory.
+
+use std::cmp::Reverse;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_core::id::{Actor, BodyId, MailboxId, QueueId, WorkerId};
+use postroom_core::queue::{Event, Prepared, State};
+use postroom_core::time::Timestamp;
+
+use super::rows::{QueuedMail, Rows, count, page};
+use super::store::MemoryStore;
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{
+    ClaimMark, Claimed, Enqueued, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
+    RecipientState, SentMail, Settled, Settlement, Sweep,
+};
+use crate::registry::Scope;
+use crate::transition::lease::Lease;
+use crate::transition::queue::QueueRow;
+use crate::transition::registry::Stored;
+
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+impl QueuedMail {
+    fn item(&self) -> QueueItem {
+        let (mail, row) = (&self.mail, &self.row);
+        QueueItem {
+            id: mail.id,
+            state: row.state(),
+            contract: mail.contract.clone(),
+            step: mail.step.clone(),
+            outbox: mail.resolution.outbox,
+            sender: mail.resolution.sender.clone(),
+            reasons: mail.resolution.reasons.clone(),
+            subject: mail.subject.clone(),
+            message_id: mail.message_id.clone(),
+            record: mail.record.clone(),
+            in_reply_to: mail.in_reply_to,
+            attempts: row.attempts,
+            created_at: row.created_at,
+            due_at: row.is_waiting().then_some(row.due_at),
+            expires_at: row.expires_at,
+        }
+    }
+}
+
+impl Rows {
+    fn unfinished(&self) -> impl Iterator<Item = &QueuedMail> {
+        self.hot.iter().filter_map(|id| self.queue.get(id))
+    }
+
+    /// The mails that a worker may claim now.
+    fn due(&self, now: Timestamp) -> impl Iterator<Item = &QueuedMail> {
+        self.unfinished().filter(move |one| one.row.is_due(now) && self.is_open(now, &one.mail))
+    }
+
+    fn is_open(&self, now: Timestamp, mail: &Prepared) -> bool {
+        let outbox = mail.resolution.outbox;
+        let pauses = |scope: &Scope| match scope {
+            Scope::System => true,
+            Scope::Contract(id) => *id == mail.contract,
+            Scope::Outbox(id) => *id == outbox,
+        };
+        let rests = self.health.get(&outbox).is_some_and(|health| {
+            health.suspended || health.next_attempt.is_some_and(|next_attempt| next_attempt > now)
+        });
+        let is_active = self.mailboxes.get(&outbox).is_some_and(|mailbox| mailbox.is_active());
+        is_active && !rests && !self.paused.iter().any(pauses)
+    }
+
+    /// Changes a mail and keeps what depends on its state.
+    fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut QueuedMail) -> T) -> Option<T> {
+        let one = self.queue.get_mut(&id)?;
+        let result = change(one);
+        if one.row.is_finished() {
+            self.hot.remove(&id)
+        } else {
+            self.hot.insert(id)
+        };
+        Some(result)
+    }
+
+    fn check_limits(&self, now: Timestamp, mail: &Prepared) -> Result<()> {
+        let Some(contract) = self.contracts.get(&mail.contract) else { return Ok(()) };
+        let day = |at: Timestamp| at.as_millis().div_euclid(DAY);
+        let its = |one: &&QueuedMail| one.mail.contract == mail.contract;
+        let today = |one: &&QueuedMail| its(one) && day(one.row.created_at) == day(now);
+        let within = |limit, most: Option<u32>, used: &dyn Fn() -> u64| match most.map(u64::from) {
+            Some(most) if used() >= most => {
+                Err(Error::new(ErrorKind::LimitReached { limit, most }, "submit a mail"))
+            }
+            _ => Ok(()),
+        };
+        within("queued", contract.limits.queued, &|| count(self.unfinished().filter(its)))?;
+        within("per-day", contract.limits.per_day, &|| count(self.queue.values().filter(today)))
+    }
+}
+
+#[async_trait]
+impl QueueIntake for MemoryStore {
+    async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
+        const STAGE: &str = "submit a mail";
+        let mut rows = self.rows();
+        if rows.queue.contains_key(&mail.id) {
+            return Ok(Enqueued::Existing(mail.id));
+        }
+        let key = mail.idempotency.as_ref().map(|(key, print)| ((mail.contract.clone(), key.clone()), print));
+        if let Some((key, print)) = &key
+            && let Some(existing) = rows.keys.get(key).copied()
+        {
+            let other = rows.queue.get(&existing).and_then(|one| one.mail.idempotency.as_ref());
+            return match other.and_then(|(_, other)| print.first_difference(other)) {
+                None => Ok(Enqueued::Existing(existing)),
+                Some(field) => {
+                    let field = field.to_owned();
+                    Err(Error::new(ErrorKind::IdempotencyConflict { existing, field }, STAGE))
+                }
+            };
+        }
+        let stored = Stored {
+            outbox: rows.mailboxes.get(&mail.resolution.outbox),
+            contract: rows.contracts.get(&mail.contract).map(|contract| contract.revision),
+            step: mail.step.as_ref().and_then(|key| rows.steps.get(key)).map(|step| step.revision),
+            standard: rows.standard,
+        };
+        if !stored.upholds(mail) {
+            return Err(Error::new(ErrorKind::StaleDecision, STAGE));
+        }
+        rows.check_limits(now, mail)?;
+        let (row, entry) = QueueRow::enqueue(now, mail);
+        let body = BodyId::from_uuid(mail.id.uuid());
+        let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        rows.add_body(now, body, &content);
+        if let Some((key, _)) = key {
+            rows.keys.insert(key, mail.id);
+        }
+        rows.message_ids.entry(mail.message_id.clone()).or_default().push(mail.id);
+        rows.hot.insert(mail.id);
+        let mail = mail.clone();
+        let id = mail.id;
+        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry] });
+        Ok(Enqueued::New(id))
+    }
+
+    async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>> {
+        let rows = self.rows();
+        let ids = message_ids.iter().filter_map(|message_id| rows.message_ids.get(message_id)).flatten();
+        let mails = ids.filter_map(|id| rows.queue.get(id)).map(|one| &one.mail);
+        let sent = mails.map(|mail| SentMail {
+            id: mail.id,
+            contract: mail.contract.clone(),
+            record: mail.record.clone(),
+            message_id: mail.message_id.clone(),
+        });
+        Ok(sent.collect())
+    }
+}
+
+#[async_trait]
+impl QueueWork for MemoryStore {
+    async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>> {
+        let rows = self.rows();
+        let mut due: Vec<_> =
+            rows.due(now).map(|one| (one.row.due_at, one.mail.id, one.mail.resolution.outbox)).collect();
+        due.sort_unstable();
+        let mut outboxes = Vec::new();
+        for (_, _, outbox) in due {
+            if !outboxes.contains(&outbox) {
+                outboxes.push(outbox);
+            }
+        }
+        outboxes.truncate(page(Some(limit)));
+        Ok(outboxes)
+    }
+
+    async fn claim(
+        &self,
+        now: Timestamp,
+        outbox: MailboxId,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<Claimed>> {
+        let mut rows = self.rows();
+        let its = rows.due(now).filter(|one| one.mail.resolution.outbox == outbox);
+        let mut due: Vec<_> =
+            its.map(|one| (Reverse(one.mail.priority), one.row.due_at, one.mail.id)).collect();
+        due.sort_unstable();
+        let mut claimed = Vec::new();
+        for (_, _, id) in due.into_iter().take(page(Some(limit))) {
+            let claim = rows.next_claim(now);
+            claimed.extend(rows.change(id, |one| {
+                let (places, entry) = one.row.claim(now, Lease { claim, worker, until });
+                one.timeline.push(entry);
+                let address = |place: u32| {
+                    let recipient = one.mail.recipients.get(usize::try_from(place).ok()?)?;
+                    Some((place, recipient.address.clone()))
+                };
+                Claimed {
+                    id,
+                    claim,
+                    contract: one.mail.contract.clone(),
+                    outbox,
+                    sender: one.mail.resolution.sender.clone(),
+                    return_path: one.mail.return_path.clone(),
+                    recipients: places.into_iter().filter_map(address).collect(),
+                    attempt: one.row.attempts.saturating_add(1),
+                    body: one.body,
+                    size: one.size,
+                    created_at: one.row.created_at,
+                    expires_at: one.row.expires_at,
+                    on_doubt: one.row.on_doubt,
+                }
+            }));
+        }
+        Ok(claimed)
+    }
+
+    async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+        let mut rows = self.rows();
+        let mut mark = |claim: &ClaimMark| {
+            let marked = rows.change(claim.id, |one| {
+                one.row.mark(now, claim.claim).map(|entries| one.timeline.extend(entries))
+            });
+            marked.flatten().is_some()
+        };
+        Ok(claims.iter().map(&mut mark).collect())
+    }
+
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let mut rows = self.rows();
+        let mut settle = |settlement: &Settlement| {
+            let settled = rows.change(settlement.id, |one| {
+                let (settled, entries) = one.row.settle(now, settlement);
+                one.timeline.extend(entries);
+                settled
+            });
+            settled.unwrap_or(Settled::Ignored)
+        };
+        Ok(settlements.iter().map(&mut settle).collect())
+    }
+
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
+        let mut rows = self.rows();
+        let leases = rows.queue.values_mut().filter_map(|one| one.row.lease.as_mut());
+        let live = leases.filter(|lease| lease.worker == worker && lease.is_live(now));
+        Ok(count(live.map(|lease| lease.until = until)))
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Sweep> {
+        let mut rows = self.rows();
+        let mut total = Sweep::default();
+        for id in rows.hot.clone() {
+            let swept = rows.change(id, |one| {
+                let (sweep, entries) = one.row.sweep(now);
+                one.timeline.extend(entries);
+                sweep
+            });
+            let sweep = swept.unwrap_or_default();
+            total.released += sweep.released;
+            total.doubted += sweep.doubted;
+            total.expired += sweep.expired;
+        }
+        Ok(total)
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        let rows = self.rows();
+        let waiting = rows.unfinished().filter(|one| one.row.is_waiting());
+        let health = waiting.filter_map(|one| rows.health.get(&one.mail.resolution.outbox));
+        let tried = health.filter_map(|health| health.next_attempt).filter(|at| *at > now);
+        Ok(rows.unfinished().filter_map(|one| one.row.next_due(now)).chain(tried).min())
+    }
+
+    async fn open_claims(&self) -> Result<u64> {
+        Ok(count(self.rows().unfinished().filter(|one| one.row.lease.is_some())))
+    }
+}
+
+#[async_trait]
+impl QueueDesk for MemoryStore {
+    async fn list(&self, query: &QueueQuery) -> Result<Vec<QueueItem>> {
+        let rows = self.rows();
+        let fits = |one: &&QueuedMail| {
+            query.contract.as_ref().is_none_or(|contract| one.mail.contract == *contract)
+                && query.after.is_none_or(|after| one.mail.id > after)
+                && query.state.is_none_or(|state: State| one.row.state() == state)
+        };
+        Ok(rows.queue.values().filter(fits).take(page(query.limit)).map(QueuedMail::item).collect())
+    }
+
+    async fn show(&self, id: QueueId) -> Result<Option<QueueRecord>> {
+        let rows = self.rows();
+        Ok(rows.queue.get(&id).map(|one| {
+            let recipients = one.mail.recipients.iter().zip(&one.row.recipients);
+            QueueRecord {
+                item: one.item(),
+                recipients: recipients
+                    .map(|(recipient, row)| RecipientState { recipient: recipient.clone(), state: row.state })
+                    .collect(),
+                timeline: one.timeline.clone(),
+                body: Some(one.body),
+            }
+        }))
+    }
+
+    async fn decide(&self, now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> Result<()> {
+        let decided = self.rows().change(id, |one| {
+            let entries = one.row.decide(now, actor, event)?;
+            one.timeline.extend(entries);
+            Ok(())
+        });
+        decided.unwrap_or_else(|| Err(Error::new(ErrorKind::NotFound, "decide on a mail")))
+    }
+}

@@ -1,0 +1,342 @@
+//! The ports to the queue's rows: intake for submissions, work for dispatchers, desk for people.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_core::address::{Address, NamedAddress};
+use postroom_core::id::{
+    Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey, WorkerId,
+};
+use postroom_core::message::OnDoubt;
+use postroom_core::queue::{Event, Prepared, Recipient, State};
+use postroom_core::resolve::Reason;
+use postroom_core::time::Timestamp;
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "it is new or it was there")]
+pub enum Enqueued {
+    /// It is in the queue, durably.
+    New(QueueId),
+    /// The idempotency key and content are those of this mail: nothing was inserted.
+    Existing(QueueId),
+}
+
+impl Enqueued {
+    /// The mail's id.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        match self {
+            Self::New(id) | Self::Existing(id) => *id,
+        }
+    }
+}
+
+/// A mail of ours that an answer refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what threading needs of a sent mail")]
+pub struct SentMail {
+    /// Its id.
+    pub id: QueueId,
+    /// Its contract.
+    pub contract: ContractId,
+    /// What it was about.
+    pub record: Option<RecordId>,
+    /// Its Message-ID, with angle brackets.
+    pub message_id: String,
+}
+
+/// Where submissions go.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait QueueIntake: Send + Sync {
+    /// Inserts a mail with its content, in one transaction that is on the medium when this returns.
+    ///
+    /// 1. A mail whose id is in the queue is that mail: an insert whose commit has an unknown outcome can be repeated.
+    /// 2. A repeated idempotency key of the contract gives the existing mail when all fields are the same. Neither of
+    ///    the two is refused for what has changed since.
+    /// 3. The revisions of the decision's basis are those that are stored, and the outbox is active (or the mail held);
+    ///    a decision by Standard was made by the outbox that is Standard now.
+    /// 4. The contract's limits are kept: `queued` counts mails with an unfinished recipient, `per-day` those that were
+    ///    submitted on the same day in UTC.
+    /// 5. The first timeline entry says `queued` or `held`, with outbox, sender and reasons.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::StaleDecision`],
+    /// [`crate::ErrorKind::LimitReached`]. After an error nothing is visible.
+    async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued>;
+
+    /// The sent mails with these Message-IDs, in their order; unknown ones are left out.
+    async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>>;
+}
+
+/// A mail that a worker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, read by the engine")]
+pub struct Claimed {
+    /// The mail.
+    pub id: QueueId,
+    /// The claim: the fence of every write that settles it.
+    pub claim: ClaimId,
+    /// The contract.
+    pub contract: ContractId,
+    /// The outbox.
+    pub outbox: MailboxId,
+    /// The frozen sender.
+    pub sender: NamedAddress,
+    /// The return path; none for the null path.
+    pub return_path: Option<Address>,
+    /// The recipients that are claimed, with their place in the mail.
+    pub recipients: Vec<(u32, Address)>,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The content.
+    pub body: BodyId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// Not sent after.
+    pub expires_at: Timestamp,
+    /// What to do in doubt.
+    pub on_doubt: OnDoubt,
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct RecipientResult {
+    /// Its place in the mail.
+    pub recipient: u32,
+    /// What happened.
+    pub event: Event,
+    /// Stage, cause, remedy, the server's words: for the timeline, bounded.
+    pub detail: String,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct Settlement {
+    /// The mail.
+    pub id: QueueId,
+    /// The claim that it settles.
+    pub claim: ClaimId,
+    /// One for each claimed recipient.
+    pub results: Vec<RecipientResult>,
+    /// When what is queued again is due.
+    pub due_at: Timestamp,
+    /// Whether the attempt counts. A dead server, a limit or a stop costs none.
+    pub attempt: Attempt,
+}
+
+/// Whether an attempt is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "it is spent or it is not")]
+pub enum Attempt {
+    /// It counts.
+    Spent,
+    /// It does not count.
+    Free,
+}
+
+/// What a settlement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the three ways of promise P4")]
+pub enum Settled {
+    /// It was applied under the live claim.
+    Applied,
+    /// The claim had ended in doubt and nobody had settled it: the late answer did.
+    Late,
+    /// The claim is not the row's any more: nothing changed, the answer stands in the timeline.
+    Ignored,
+}
+
+/// What [`QueueWork::expire`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "counts of one sweep")]
+pub struct Sweep {
+    /// Mails whose claim ran out before its mark: queued again.
+    pub released: u64,
+    /// Mails whose claim ran out after its mark: in doubt, or queued again where the mail says resend.
+    pub doubted: u64,
+    /// Recipients whose time ran out.
+    pub expired: u64,
+}
+
+/// What dispatchers do with the queue. All writes are fenced by claims.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait QueueWork: Send + Sync {
+    /// The outboxes that have a due mail, at most `limit`, the one whose mail waits longest first. Left out are outboxes
+    /// that are not active, paused, suspended, or not to be tried yet, and mails of paused contracts.
+    async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>>;
+
+    /// Claims at most `limit` due mails of an outbox, by priority, then by due time, then by id, all their queued
+    /// recipients together, until `until`. A row is claimed by one worker at most. What [`Self::due_outboxes`] leaves out
+    /// is not claimed either.
+    ///
+    /// Attempts that ended with a dead worker count, so `attempt` can be beyond what the caller grants: such a mail is
+    /// settled as dead before it is touched.
+    async fn claim(
+        &self,
+        now: Timestamp,
+        outbox: MailboxId,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<Claimed>>;
+
+    /// Sets the mark "about to cross" of all recipients of claims, in one commit that is on the medium when this returns.
+    /// Gives for each claim whether it is live at `now` and now marked; a dead claim is not marked. Repeatable.
+    async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>>;
+
+    /// Applies results, in one commit that is on the medium when this returns. The fence is the claim, not its lease: a
+    /// claim that ran out and that nobody has ended is still the row's. See [`Settled`], and
+    /// [`crate::transition::queue::QueueRow::settle`] for results that are missing or don't fit.
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>>;
+
+    /// Extends all live claims of a worker, in one statement. Gives how many.
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64>;
+
+    /// Ends claims whose lease ran out, and mails whose time ran out. A claim that ends here costs its mail an attempt.
+    async fn expire(&self, now: Timestamp) -> Result<Sweep>;
+
+    /// The earliest time after `now` at which a mail may become due, a lease or a mail runs out, or an outbox may be tried
+    /// again; none when nothing waits.
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>>;
+
+    /// How many claims of any worker are open (unsettled, also when their lease ran out).
+    async fn open_claims(&self) -> Result<u64>;
+}
+
+/// A claim that is about to cross. The mark covers all its recipients, also one that the server refused before the dot:
+/// its result follows with the settlement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct ClaimMark {
+    /// The mail.
+    pub id: QueueId,
+    /// Its claim.
+    pub claim: ClaimId,
+}
+
+/// A mail as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct QueueItem {
+    /// The mail.
+    pub id: QueueId,
+    /// The least finished state of its recipients.
+    pub state: State,
+    /// The contract.
+    pub contract: ContractId,
+    /// The step.
+    pub step: Option<StepKey>,
+    /// The outbox.
+    pub outbox: MailboxId,
+    /// The sender.
+    pub sender: NamedAddress,
+    /// Why this outbox and sender.
+    pub reasons: Vec<Reason>,
+    /// The subject.
+    pub subject: String,
+    /// The Message-ID.
+    pub message_id: String,
+    /// What it is about.
+    pub record: Option<RecordId>,
+    /// The received mail that it answers.
+    pub in_reply_to: Option<LedgerId>,
+    /// Attempts that were spent.
+    pub attempts: u32,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When it is due next, while it waits.
+    pub due_at: Option<Timestamp>,
+    /// Not sent after.
+    pub expires_at: Timestamp,
+}
+
+/// A recipient with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct RecipientState {
+    /// The recipient.
+    #[serde(flatten)]
+    pub recipient: Recipient,
+    /// Its state.
+    pub state: State,
+}
+
+/// One entry of a mail's timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct TimelineEntry {
+    /// When.
+    pub at: Timestamp,
+    /// Its place in the mail; none when it concerns all.
+    pub recipient: Option<u32>,
+    /// What happened, a word: an [`Event`], or `queued`, `held`, `late`, `ignored`.
+    pub what: String,
+    /// The state afterwards; none when nothing changed.
+    pub state: Option<State>,
+    /// Stage, cause, remedy, the server's words.
+    pub detail: String,
+    /// Who did it, when a person did.
+    pub actor: Option<Actor>,
+}
+
+/// A mail with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]
+pub struct QueueRecord {
+    /// What a listing shows.
+    #[serde(flatten)]
+    pub item: QueueItem,
+    /// The recipients, by place.
+    pub recipients: Vec<RecipientState>,
+    /// The timeline, in order.
+    pub timeline: Vec<TimelineEntry>,
+    /// The content; none once retention removed it.
+    #[serde(skip)]
+    pub body: Option<BodyId>,
+}
+
+/// Which mails are listed.
+#[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a filter that callers fill by literal with `..Default::default()`"
+)]
+pub struct QueueQuery {
+    /// Those in this state.
+    pub state: Option<State>,
+    /// Those of this contract.
+    pub contract: Option<ContractId>,
+    /// Those behind this one (ids ascend with time).
+    pub after: Option<QueueId>,
+    /// At most so many; none for all.
+    pub limit: Option<u32>,
+}
+
+/// What people do with the queue.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait QueueDesk: Send + Sync {
+    /// A page of mails, oldest first.
+    async fn list(&self, query: &QueueQuery) -> Result<Vec<QueueItem>>;
+
+    /// A mail with its recipients and timeline.
+    async fn show(&self, id: QueueId) -> Result<Option<QueueRecord>>;
+
+    /// Applies a person's decision to every recipient whose state has that way: retry, cancel, hold, unhold, accept or
+    /// refuse what is in doubt. A claimed mail is left alone. Due at once when it is queued again; a retry counts
+    /// attempts anew, and gives a mail whose time ran out as much time again.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] when no recipient has that way, a worker has the mail, or the event is no
+    /// person's; [`crate::ErrorKind::NotFound`].
+    async fn decide(&self, now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> Result<()>;
+}

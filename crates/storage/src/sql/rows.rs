@@ -1,0 +1,135 @@
+//! Rows and core types: how a value stands in a column and how it is read back. Nothing here knows which database it is,
+//! and no SQL stands here.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, QueueId, Revision};
+use postroom_core::mailbox::{Mailbox, MailboxDraft};
+use postroom_core::message::Priority;
+use postroom_core::time::Timestamp;
+use postroom_core::violation::Invalid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A row that was written by a newer release, or damaged.
+pub(super) fn unreadable() -> Error {
+    Error::new(ErrorKind::Unreadable, "read a row")
+}
+
+/// Reads a value from its text form.
+pub(super) fn text<T: FromStr<Err = Invalid>>(text: &str) -> Result<T> {
+    text.parse().map_err(|_| unreadable())
+}
+
+/// Reads a value that may be absent from its text form.
+pub(super) fn optional<T: FromStr<Err = Invalid>>(from: Option<String>) -> Result<Option<T>> {
+    from.as_deref().map(text).transpose()
+}
+
+/// Writes a value's text form.
+pub(super) fn shown<T: Display>(value: Option<&T>) -> Option<String> {
+    value.map(ToString::to_string)
+}
+
+/// Reads JSON.
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|_| unreadable())
+}
+
+/// Writes JSON.
+pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let failed = |source| Error::new(ErrorKind::Unreadable, "write a row").with_source(source);
+    serde_json::to_string(value).map_err(failed)
+}
+
+/// Reads a number that is never negative.
+pub(super) fn small<T: TryFrom<i64>>(number: i64) -> Result<T> {
+    T::try_from(number).map_err(|_| unreadable())
+}
+
+/// Writes a number that no row exceeds; what does is written as the greatest.
+pub(super) fn big<T>(number: T) -> i64
+where
+    i64: TryFrom<T>,
+{
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A point in time.
+pub(super) fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// The greatest page that a query asks for; none for all.
+pub(super) fn page(limit: Option<u32>) -> i64 {
+    limit.map_or(i64::MAX, i64::from)
+}
+
+/// A UUID for JSON that a statement takes apart: 32 hex digits.
+pub(super) fn hex(id: Uuid) -> String {
+    id.simple().to_string()
+}
+
+/// What makes ids of one millisecond unique.
+fn random() -> Result<[u8; 10]> {
+    let mut bytes = [0; 10];
+    let failed = |_| Error::new(ErrorKind::Unavailable, "draw randomness");
+    getrandom::fill(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// A claim that no other row ever had.
+pub(super) fn new_claim(now: Timestamp) -> Result<ClaimId> {
+    Ok(ClaimId::new(now, random()?))
+}
+
+/// The id of a content that comes with its mail.
+pub(super) fn new_body_id(now: Timestamp) -> Result<BodyId> {
+    Ok(BodyId::new(now, random()?))
+}
+
+/// The id of a mail that was never fetched.
+pub(super) fn new_ledger_id(now: Timestamp) -> Result<LedgerId> {
+    Ok(LedgerId::new(now, random()?))
+}
+
+/// The place of a priority in the order of claiming.
+pub(super) fn rank(priority: Priority) -> i64 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+/// The ids for JSON that a statement takes apart.
+pub(super) fn queue_ids(ids: impl IntoIterator<Item = QueueId>) -> Result<String> {
+    to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
+}
+
+/// The ids for JSON that a statement takes apart.
+pub(super) fn ledger_ids(ids: impl IntoIterator<Item = LedgerId>) -> Result<String> {
+    to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
+}
+
+/// The columns of a mailbox: id, settings, status, revision, changed_by, changed_at.
+pub(super) type MailboxColumns = (i64, String, String, i64, String, i64);
+
+/// The mailbox that these columns hold.
+pub(super) fn mailbox(columns: MailboxColumns) -> Result<Mailbox> {
+    let (id, settings, status, revision, changed_by, changed_at) = columns;
+    let settings: MailboxDraft = from_json(&settings)?;
+    let settings = settings.check().map_err(|_| unreadable())?;
+    Ok(Mailbox::new(
+        MailboxId::new(id),
+        settings,
+        text(&status)?,
+        Revision::new(revision),
+        text::<Actor>(&changed_by)?,
+        time(changed_at),
+    ))
+}

@@ -1,0 +1,23 @@
+//! The store in an SQLite file, for one process with its workers and any number of command-line calls beside it. The
+//! schema is in `migrations/sqlite`; what is not SQLite's own is in the folder above.
+
+mod audit;
+mod bodies;
+mod connection;
+mod failed;
+#[cfg(test)]
+mod faults;
+mod group;
+mod health;
+mod lanes;
+mod ledger;
+mod links;
+mod mailboxes;
+#[cfg(test)]
+mod plans;
+mod queue;
+mod schema;
+mod store;
+mod switches;
+
+pub use store::{SqliteOptions, SqliteStore};

@@ -1,0 +1,289 @@
+//! Calls that share a commit: how few commits they need, that each has its own answer, and what is left when some of them are
+//! dropped.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use postroom_core::id::{Revision, WorkerId};
+use postroom_core::queue::Prepared;
+
+use super::fixture::{accepted, check_whole, dropped_after, id, number, open, prepared, registered};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{ClaimMark, Enqueued, QueueIntake, QueueWork, Settled};
+use crate::sql::sqlite::store::{SqliteOptions, SqliteStore};
+
+/// Counts the commits of the connection that writes.
+async fn counted(store: &SqliteStore) -> Arc<AtomicUsize> {
+    let commits = Arc::new(AtomicUsize::new(0));
+    let mut tx = store.connections.write("count commits").await.unwrap();
+    let counter = Arc::clone(&commits);
+    tx.lock_handle().await.unwrap().set_commit_hook(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        true
+    });
+    tx.finish(Ok(())).await.unwrap();
+    commits.store(0, Ordering::SeqCst);
+    commits
+}
+
+async fn enqueue(store: &SqliteStore, mail: &Prepared) -> Result<Enqueued> {
+    store.enqueue(store.now(), mail, Bytes::from_static(b"x")).await
+}
+
+/// Fails where a call hangs.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("a call hangs")
+}
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_share_their_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let commits = counted(&store).await;
+    let mails: Vec<_> = (0..50).map(|_| prepared(store.now(), &outbox)).collect();
+    let done = in_time(join_all(mails.iter().map(|mail| enqueue(&store, mail)))).await;
+    for (mail, done) in mails.iter().zip(done) {
+        assert_eq!(done.unwrap(), Enqueued::New(mail.id));
+    }
+    // One by one, as the next loop does it, they are 50.
+    let together = commits.swap(0, Ordering::SeqCst);
+    assert!((1..=5).contains(&together), "{together} commits");
+    let now = store.now() + Duration::from_secs(1);
+    let (worker, until) = (WorkerId::from_uuid(id()), now + Duration::from_secs(30));
+    let claimed = store.claim(now, outbox.id, 50, worker, until).await.unwrap();
+    let settled: Vec<_> = claimed.iter().map(|one| [accepted(one, now)]).collect();
+    let marks: Vec<_> = claimed.iter().map(|one| [ClaimMark { id: one.id, claim: one.claim }]).collect();
+    commits.store(0, Ordering::SeqCst);
+    let marked = in_time(join_all(marks.iter().map(|mark| store.mark(now, mark)))).await;
+    assert!(marked.into_iter().all(|marked| marked.unwrap() == [true]));
+    let settled = in_time(join_all(settled.iter().map(|settlement| store.settle(now, settlement)))).await;
+    assert!(settled.into_iter().all(|settled| settled.unwrap() == [Settled::Applied]));
+    let together = commits.swap(0, Ordering::SeqCst);
+    assert!((2..=10).contains(&together), "{together} commits");
+    for _ in 0..5 {
+        enqueue(&store, &prepared(now, &outbox)).await.unwrap();
+    }
+    assert_eq!(commits.load(Ordering::SeqCst), 5);
+    check_whole(&store).await;
+}
+
+/// Would miss a refusal that fails, or undoes, what the others of the group did.
+#[tokio::test]
+async fn each_call_of_a_group_has_its_own_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let stale = |mut mail: Prepared| {
+        mail.basis.contract = Some(Revision::new(7));
+        mail
+    };
+    let fresh = || prepared(store.now(), &outbox);
+    let commits = counted(&store).await;
+    let (first, second, third) = (fresh(), fresh(), fresh());
+    // The stale one as the first of its group, and as one that joins.
+    let mails =
+        [stale(fresh()), first.clone(), stale(fresh()), second.clone(), first.clone(), stale(fresh()), third];
+    let done = in_time(join_all(mails.iter().map(|mail| enqueue(&store, mail)))).await;
+    let said: Vec<_> = done.iter().map(|done| done.as_ref().map_err(Error::kind)).collect();
+    let (new, refused) = (|mail: &Prepared| Ok(Enqueued::New(mail.id)), || Err(&ErrorKind::StaleDecision));
+    let expected = [
+        refused(),
+        new(&mails[1]),
+        refused(),
+        new(&mails[3]),
+        Ok(Enqueued::Existing(first.id)),
+        refused(),
+        new(&mails[6]),
+    ];
+    for (said, expected) in said.into_iter().zip(expected) {
+        assert_eq!(said.cloned(), expected);
+    }
+    assert_eq!(commits.load(Ordering::SeqCst), 1, "they were no group");
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
+    // What the refused ones had begun is undone.
+    assert_eq!(number(&store, "SELECT sum(submitted) FROM postroom_queue_tally").await, 3);
+    check_whole(&store).await;
+}
+
+/// Would miss what a refused call had written before it was refused.
+#[tokio::test]
+async fn what_fails_in_a_group_is_undone_and_the_rest_of_it_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    registered(&store).await;
+    let change = async |by: &'static str, refused: Result<()>| {
+        let mut tx = store.connections.join("change").await?;
+        let sql = "UPDATE postroom_mailbox SET changed_by = changed_by || ?";
+        sqlx::query(sql).bind(by).execute(&mut *tx).await.unwrap();
+        tx.finish(refused).await.expect("nobody breaks the group")
+    };
+    let refused = || Err(Error::new(ErrorKind::InUse, "change"));
+    let commits = counted(&store).await;
+    let all = in_time(async {
+        tokio::join!(
+            change("0", refused()),
+            change("1", Ok(())),
+            change("2", refused()),
+            change("3", Ok(())),
+            change("4", refused())
+        )
+    });
+    let (a, b, c, d, e) = all.await;
+    assert_eq!([a, b, c, d, e].map(|done| done.is_ok()), [false, true, false, true, false]);
+    assert_eq!(commits.load(Ordering::SeqCst), 1, "they were no group");
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_mailbox WHERE changed_by = 'test13'").await, 1);
+}
+
+/// Runs calls at the same time, of which the first is dropped after so many polls and the third after others.
+async fn with_drops<F: Future>(calls: impl IntoIterator<Item = F>, round: usize) -> Vec<Option<F::Output>> {
+    let calls = calls.into_iter().enumerate().map(|(place, call)| {
+        let polls = match place {
+            0 => round % 61,
+            2 => (round * 7) % 67,
+            _ => usize::MAX,
+        };
+        dropped_after(call, polls)
+    });
+    in_time(join_all(calls)).await
+}
+
+/// Would miss a live call that hangs, that is told another's answer, or whose commit it takes for none: begun again it would
+/// find its own mail there, or its claim settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_call_of_a_group_leaves_the_others_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let (mut cut, mut done) = (0, 0);
+    for round in 0..200 {
+        let now = store.now();
+        let mails: Vec<_> = (0..5).map(|_| prepared(now, &outbox)).collect();
+        let answers = with_drops(mails.iter().map(|mail| enqueue(&store, mail)), round).await;
+        for (mail, answer) in mails.iter().zip(answers) {
+            match answer {
+                Some(answer) => assert_eq!(answer.unwrap(), Enqueued::New(mail.id)),
+                None => cut += 1,
+            }
+        }
+        let now = now + Duration::from_secs(1);
+        let (worker, until) = (WorkerId::from_uuid(id()), now + Duration::from_secs(300));
+        let claimed = store.claim(now, outbox.id, 5, worker, until).await.unwrap();
+        assert!(claimed.len() >= 3, "a live caller's mail is lost");
+        let marks: Vec<_> = claimed.iter().map(|one| [ClaimMark { id: one.id, claim: one.claim }]).collect();
+        let answers = with_drops(marks.iter().map(|mark| store.mark(now, mark)), round).await;
+        assert!(answers.into_iter().flatten().all(|marked| marked.unwrap() == [true]));
+        for mark in &marks {
+            assert_eq!(store.mark(now, mark).await.unwrap(), [true]);
+        }
+        let settled: Vec<_> = claimed.iter().map(|one| [accepted(one, now)]).collect();
+        let answers = with_drops(settled.iter().map(|one| store.settle(now, one)), round).await;
+        for answer in answers.into_iter().flatten() {
+            assert_eq!(answer.unwrap(), [Settled::Applied], "round {round}");
+            done += 1;
+        }
+        if round % 8 == 0 {
+            check_whole(&store).await;
+        }
+    }
+    check_whole(&store).await;
+    assert!(cut > 200 && done > 400, "{cut} cut, {done} done: the drops miss the calls");
+}
+
+/// The last call of a group is dropped while its transaction is open and nobody has the turn.
+#[tokio::test]
+async fn a_group_that_nobody_waits_for_keeps_no_other_process_from_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let file = folder.path().join("faults.db").display().to_string();
+    let options = SqliteOptions::new().with_busy_timeout(Duration::from_secs(2));
+    let other = SqliteStore::connect(&file, options).await.unwrap();
+    for drops_waiting_first in [true, false] {
+        let mut first = store.connections.join("first").await.unwrap();
+        let sql = "UPDATE postroom_mailbox SET changed_by = 'nobody'";
+        sqlx::query(sql).execute(&mut *first).await.unwrap();
+        let mut waiting = Box::pin(store.connections.join("second"));
+        assert!(poll_once(waiting.as_mut()).is_pending());
+        let mut finish = Box::pin(first.finish(Ok(())));
+        // Its work is done and the turn is the other's.
+        assert!(poll_once(finish.as_mut()).is_pending());
+        if drops_waiting_first {
+            drop(waiting);
+            drop(finish);
+        } else {
+            drop(finish);
+            drop(waiting);
+        }
+        enqueue(&other, &prepared(other.now(), &outbox)).await.unwrap();
+        assert_eq!(
+            number(&store, "SELECT count(*) FROM postroom_mailbox WHERE changed_by = 'nobody'").await,
+            0
+        );
+        enqueue(&store, &prepared(store.now(), &outbox)).await.unwrap();
+    }
+}
+
+/// Whoever comes with a transaction of its own commits what is open before.
+#[tokio::test]
+async fn a_writer_that_joins_nobody_and_a_close_commit_the_open_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let (mail, late) = (prepared(store.now(), &outbox), prepared(store.now(), &outbox));
+    let (done, swept, other) = in_time(async {
+        tokio::join!(enqueue(&store, &mail), store.expire(store.now()), enqueue(&store, &late))
+    })
+    .await;
+    assert_eq!((done.unwrap(), other.unwrap()), (Enqueued::New(mail.id), Enqueued::New(late.id)));
+    swept.unwrap();
+    let last = prepared(store.now(), &outbox);
+    let mut call = pin!(enqueue(&store, &last));
+    assert!(poll_once(call.as_mut()).is_pending());
+    let (closed, done) = in_time(async { tokio::join!(store.close(), call) }).await;
+    closed.unwrap();
+    assert_eq!(done.unwrap(), Enqueued::New(last.id));
+    let store = open(folder.path()).await;
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
+    check_whole(&store).await;
+}
+
+/// A disk that fills up for one call makes SQLite end the transaction of all: the others begin again, without it.
+#[tokio::test]
+async fn a_call_that_fills_the_disk_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let limit = number(&store, "PRAGMA page_count").await + 60;
+    let mut tx = store.connections.write("limit the file").await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {limit}")))
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.finish(Ok(())).await.unwrap();
+    let (small, big, last) =
+        (prepared(store.now(), &outbox), prepared(store.now(), &outbox), prepared(store.now(), &outbox));
+    let content = Bytes::from(vec![b'x'; 600_000]);
+    let (one, full, other) = in_time(async {
+        tokio::join!(
+            enqueue(&store, &small),
+            store.enqueue(store.now(), &big, content),
+            enqueue(&store, &last)
+        )
+    })
+    .await;
+    assert_eq!((one.unwrap(), other.unwrap()), (Enqueued::New(small.id), Enqueued::New(last.id)));
+    assert_eq!(full.unwrap_err().kind(), &ErrorKind::Full);
+    check_whole(&store).await;
+}

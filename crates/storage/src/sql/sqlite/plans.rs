@@ -1,0 +1,111 @@
+//! What keeps the store flat: no statement of a worker walks over a table that grows with the mail. Asked of SQLite's own
+//! planner, over the schema as it is.
+
+use sqlx::{AssertSqlSafe, Row};
+
+use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
+use super::queue::{desk, intake, row, work};
+use super::store::SqliteStore;
+use super::{audit, bodies, lanes, links, mailboxes};
+
+/// The steps of a statement's plan.
+async fn plan(store: &SqliteStore, sql: &str) -> Vec<String> {
+    let mut read = store.connections.read("explain").await.unwrap();
+    let rows =
+        sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut *read).await.unwrap();
+    read.finish(Ok(rows.iter().map(|row| row.get(3)).collect())).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_statement_walks_over_a_table_that_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plans.db").display().to_string();
+    let store = SqliteStore::open(&file).await.unwrap();
+    let mut statements = vec![
+        mailboxes::BY_ID,
+        mailboxes::COMPANIONS,
+        links::CONTRACT,
+        links::CONTRACTS,
+        links::CONTRACTS_OF,
+        links::STEP,
+        links::STEPS,
+        audit::ALL,
+        audit::OF_SUBJECT,
+        lanes::REFRESH,
+        bodies::PIECE_OF,
+        bodies::ORPHANS,
+        intake::EXISTING,
+        intake::BASIS,
+        intake::QUEUED,
+        intake::SENT,
+        row::MAILS,
+        row::RECIPIENTS,
+        row::OPEN,
+        row::REOPENED,
+        row::FINISHED,
+        row::CLOSED,
+        row::RECIPIENT,
+        work::DUE_OUTBOXES,
+        work::DUE,
+        work::FROZEN,
+        work::RENEW,
+        work::OVERDUE,
+        work::NEXT_DUE,
+        work::OPEN_CLAIMS,
+        desk::ONE,
+        desk::TIMELINE,
+        ledger_row::EDITS,
+        ledger_intake::CONTACT,
+        ledger_intake::KNOWN,
+        ledger_intake::UNKNOWN,
+        ledger_intake::RENUMBERED,
+        ledger_intake::UNSETTLED,
+        ledger_intake::SETTLED,
+        ledger_work::DUE,
+        ledger_work::RENEW,
+        ledger_work::NEXT_DUE,
+        ledger_work::OPEN_CLAIMS,
+        ledger_desk::ONE,
+        ledger_desk::TIMELINE,
+    ];
+    statements.extend(mailboxes::USES);
+    statements.extend(desk::LISTS);
+    statements.extend(ledger_desk::LISTS);
+    for sql in statements {
+        let plan = plan(&store, sql).await;
+        assert!(!walks(&plan), "{sql}\n{plan:#?}");
+    }
+    // Only the few rows that were found are sorted.
+    for sql in [desk::LISTS.as_slice(), &ledger_desk::LISTS].concat() {
+        let plan = plan(&store, sql).await;
+        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}\n{plan:#?}");
+    }
+    // A claim takes a slice of the outbox's own backlog, one for each priority.
+    let slice = "open_waiting (outbox=? AND paused=? AND priority=? AND due_at<?)";
+    let claim = plan(&store, work::DUE).await;
+    assert_eq!(claim.iter().filter(|step| step.ends_with(slice)).count(), 3, "{claim:#?}");
+    // The mutant: without its index this look-up walks over all mail, and this test sees it.
+    let mut tx = store.connections.write("spoil").await.unwrap();
+    sqlx::query("DROP INDEX postroom_queue_mail_message_id").execute(&mut *tx).await.unwrap();
+    tx.finish(Ok(())).await.unwrap();
+    // Plans are made by the schema that a connection has read, so a new one is asked.
+    let store = SqliteStore::open(&file).await.unwrap();
+    let spoilt = plan(&store, intake::SENT).await;
+    assert!(walks(&spoilt), "{spoilt:#?}");
+}
+
+/// Whether a plan walks over a table. A list that was bound, one row, the result of a subquery, the hops from mailbox to
+/// mailbox, and the claims that are open are no such table.
+fn walks(plan: &[String]) -> bool {
+    let is_small = |of: &str| {
+        of.starts_with("j VIRTUAL TABLE")
+            || of.starts_with("json_each VIRTUAL TABLE")
+            || of.starts_with("CONSTANT ROW")
+            || of.starts_with('(')
+            || of == "box"
+            || of.ends_with("_open_lease")
+    };
+    let scans = plan.iter().filter_map(|step| step.strip_prefix("SCAN ")).any(|of| !is_small(of));
+    // An index that is built for the one statement walks over the table to build it.
+    scans || plan.iter().any(|step| step.contains("AUTOMATIC"))
+}

@@ -1,0 +1,301 @@
+//! Dispatchers' work: which outboxes have due mail, claims, marks, settlements, leases.
+
+use async_trait::async_trait;
+use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
+use postroom_core::queue::Event;
+use postroom_core::time::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use uuid::Uuid;
+
+use super::row::{Edit, load, save};
+use crate::error::Result;
+use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
+use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
+use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::store::SqliteStore;
+use crate::transition::lease::Lease;
+
+/// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
+const SWEEP: i64 = 500;
+
+pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = "SELECT l.outbox FROM postroom_queue_lane l
+    WHERE l.blocked = 0 AND l.due_at IS NOT NULL AND l.due_at <= ?1 AND (l.retry_at IS NULL OR l.retry_at <= ?1)
+        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
+        AND EXISTS (SELECT 1 FROM postroom_queue_open q
+            WHERE q.outbox = l.outbox AND q.paused = 0 AND q.priority IN (0, 1, 2)
+                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1)
+    ORDER BY l.due_at, l.outbox LIMIT ?2";
+
+/// The due mails of one priority, in the order of claiming.
+macro_rules! due {
+    ($rank:literal) => {
+        concat!(
+            "SELECT * FROM (SELECT q.mail, q.priority, q.due_at FROM postroom_queue_open q
+                WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ",
+            $rank,
+            " AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+                ORDER BY q.due_at, q.mail LIMIT ?3)"
+        )
+    };
+}
+
+pub(in crate::sql::sqlite) const DUE: &str = concat!(
+    "SELECT mail FROM (",
+    due!("0"),
+    " UNION ALL ",
+    due!("1"),
+    " UNION ALL ",
+    due!("2"),
+    ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
+            WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
+        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
+    ORDER BY priority, due_at, mail LIMIT ?3"
+);
+
+pub(in crate::sql::sqlite) const FROZEN: &str =
+    "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size
+    FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value) ORDER BY j.key";
+
+pub(in crate::sql::sqlite) const RENEW: &str = "UPDATE postroom_queue_open SET lease_until = ?3
+    WHERE claim IS NOT NULL AND lease_until > ?1 AND worker = ?2";
+
+pub(in crate::sql::sqlite) const OVERDUE: &str = "SELECT mail FROM (
+        SELECT mail FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until <= ?1
+        UNION ALL
+        SELECT mail FROM postroom_queue_open
+            WHERE claim IS NULL AND state IN ('queued', 'held') AND expires_at <= ?1)
+    LIMIT ?2";
+
+pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
+    SELECT min(due_at) AS at FROM postroom_queue_open
+        WHERE claim IS NULL AND state = 'queued' AND due_at > ?1
+    UNION ALL
+    SELECT min(expires_at) FROM postroom_queue_open
+        WHERE claim IS NULL AND state IN ('queued', 'held') AND expires_at > ?1
+    UNION ALL
+    SELECT min(lease_until) FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until > ?1
+    UNION ALL
+    SELECT min(retry_at) FROM postroom_queue_lane
+        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1)";
+
+pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
+    "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
+
+/// What is frozen of a mail: id, contract, sender, return path, body, size.
+type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
+
+async fn claim_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    outbox: MailboxId,
+    limit: u32,
+    worker: WorkerId,
+    until: Timestamp,
+) -> Result<Vec<Claimed>> {
+    const STAGE: &str = "claim mails";
+    let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
+    let due: Vec<(Uuid,)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<QueueId> = due.into_iter().map(|(id,)| QueueId::from_uuid(id)).collect();
+    let mut edits = load(tx, ids.iter().copied()).await?;
+    let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
+    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let mut claimed = Vec::new();
+    for frozen in frozen {
+        let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+        let lease = Lease { claim: new_claim(now)?, worker, until };
+        let (places, entry) = edit.row.claim(now, lease);
+        edit.note([entry]);
+        match read_claimed(edit, frozen, outbox, lease.claim, &places) {
+            Ok(mail) => claimed.push(mail),
+            Err(_) => bury(edit, now, lease.claim, &places),
+        }
+    }
+    save(tx, edits.into_values()).await?;
+    Ok(claimed)
+}
+
+/// A mail as its worker gets it.
+fn read_claimed(
+    edit: &Edit,
+    (_, contract, sender, return_path, body, size): Frozen,
+    outbox: MailboxId,
+    claim: ClaimId,
+    places: &[u32],
+) -> Result<Claimed> {
+    let address = |place: &u32| {
+        let address = usize::try_from(*place).ok().and_then(|place| edit.addresses.get(place));
+        Ok((*place, text(address.ok_or_else(unreadable)?)?))
+    };
+    Ok(Claimed {
+        id: edit.id,
+        claim,
+        contract: text(&contract)?,
+        outbox,
+        sender: text(&sender)?,
+        return_path: optional(return_path)?,
+        recipients: places.iter().map(address).collect::<Result<_>>()?,
+        attempt: edit.row.attempts.saturating_add(1),
+        body: BodyId::from_uuid(body.ok_or_else(unreadable)?),
+        size: small(size)?,
+        created_at: edit.row.created_at,
+        expires_at: edit.row.expires_at,
+        on_doubt: edit.row.on_doubt,
+    })
+}
+
+/// Ends a mail whose row can't be read, so that it alone fails and not every claim of its outbox.
+fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
+    let detail = "its row can't be read: it is damaged, or of a newer release".to_owned();
+    let result = |recipient: &u32| RecipientResult {
+        recipient: *recipient,
+        event: Event::Die,
+        detail: detail.clone(),
+    };
+    let results = places.iter().map(result).collect();
+    let settlement = Settlement { id: edit.id, claim, results, due_at: now, attempt: Attempt::Spent };
+    let (_, entries) = edit.row.settle(now, &settlement);
+    edit.note(entries);
+}
+
+async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+    let mut edits = load(tx, claims.iter().map(|mark| mark.id)).await?;
+    let mark = |mark: &ClaimMark| {
+        let marked = edits.get_mut(&mark.id).and_then(|edit| {
+            let entries = edit.row.mark(now, mark.claim)?;
+            edit.note(entries);
+            Some(())
+        });
+        marked.is_some()
+    };
+    let marked = claims.iter().map(mark).collect();
+    save(tx, edits.into_values()).await?;
+    Ok(marked)
+}
+
+async fn settle_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    settlements: &[Settlement],
+) -> Result<Vec<Settled>> {
+    let mut edits = load(tx, settlements.iter().map(|settlement| settlement.id)).await?;
+    let settle = |settlement: &Settlement| {
+        let settled = edits.get_mut(&settlement.id).map(|edit| {
+            let (settled, entries) = edit.row.settle(now, settlement);
+            edit.note(entries);
+            settled
+        });
+        settled.unwrap_or(Settled::Ignored)
+    };
+    let settled = settlements.iter().map(settle).collect();
+    save(tx, edits.into_values()).await?;
+    Ok(settled)
+}
+
+/// Sweeps a few mails. Gives none when none was left.
+async fn sweep_in(tx: &mut SqliteConnection, now: Timestamp) -> Result<Option<Sweep>> {
+    let overdue = sqlx::query_as(OVERDUE).bind(now.as_millis()).bind(SWEEP);
+    let overdue: Vec<(Uuid,)> = overdue.fetch_all(&mut *tx).await.map_err(failed("sweep the queue"))?;
+    if overdue.is_empty() {
+        return Ok(None);
+    }
+    let mut edits = load(tx, overdue.into_iter().map(|(id,)| QueueId::from_uuid(id))).await?;
+    let mut total = Sweep::default();
+    for edit in edits.values_mut() {
+        let (sweep, entries) = edit.row.sweep(now);
+        edit.note(entries);
+        total.released += sweep.released;
+        total.doubted += sweep.doubted;
+        total.expired += sweep.expired;
+    }
+    save(tx, edits.into_values()).await?;
+    Ok(Some(total))
+}
+
+#[async_trait]
+impl QueueWork for SqliteStore {
+    async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>> {
+        const STAGE: &str = "find due outboxes";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(DUE_OUTBOXES).bind(now.as_millis()).bind(i64::from(limit));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        let rows: Vec<(i64,)> = read.finish(rows).await?;
+        Ok(rows.into_iter().map(|(id,)| MailboxId::new(id)).collect())
+    }
+
+    async fn claim(
+        &self,
+        now: Timestamp,
+        outbox: MailboxId,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<Claimed>> {
+        loop {
+            let mut tx = self.connections.join("claim mails").await?;
+            let done = claim_in(&mut tx, now, outbox, limit, worker, until).await;
+            if let Some(done) = tx.finish(done).await {
+                return done;
+            }
+        }
+    }
+
+    async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+        loop {
+            let mut tx = self.connections.join("mark mails").await?;
+            let done = mark_in(&mut tx, now, claims).await;
+            if let Some(done) = tx.finish(done).await {
+                return done;
+            }
+        }
+    }
+
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        loop {
+            let mut tx = self.connections.join("settle mails").await?;
+            let done = settle_in(&mut tx, now, settlements).await;
+            if let Some(done) = tx.finish(done).await {
+                return done;
+            }
+        }
+    }
+
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
+        const STAGE: &str = "renew claims";
+        let mut tx = self.connections.write(STAGE).await?;
+        let query = sqlx::query(RENEW).bind(now.as_millis()).bind(worker.uuid()).bind(until.as_millis());
+        let done = query.execute(&mut *tx).await.map_err(failed(STAGE));
+        Ok(tx.finish(done).await?.rows_affected())
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Sweep> {
+        let mut total = Sweep::default();
+        loop {
+            let mut tx = self.connections.write("sweep the queue").await?;
+            let done = sweep_in(&mut tx, now).await;
+            let Some(sweep) = tx.finish(done).await? else { return Ok(total) };
+            total.released += sweep.released;
+            total.doubted += sweep.doubted;
+            total.expired += sweep.expired;
+        }
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        const STAGE: &str = "find when a mail is due";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(NEXT_DUE).bind(now.as_millis());
+        let row = query.fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (at,): (Option<i64>,) = read.finish(row).await?;
+        Ok(at.map(time))
+    }
+
+    async fn open_claims(&self) -> Result<u64> {
+        const STAGE: &str = "count claims";
+        let mut read = self.connections.read(STAGE).await?;
+        let row = sqlx::query_as(OPEN_CLAIMS).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (claims,): (i64,) = read.finish(row).await?;
+        small(claims)
+    }
+}

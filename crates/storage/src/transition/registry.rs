@@ -1,0 +1,110 @@
+//! What changes in the registry's rows: links that move to a replacement, the health after a sign, and whether a decision
+//! still stands.
+
+use postroom_core::contract::{Contract, ContractOutbox};
+use postroom_core::id::{MailboxId, Revision};
+use postroom_core::mailbox::{Kind, Mailbox, MailboxDraft, MailboxSettings, SettingsDraft};
+use postroom_core::queue::Prepared;
+use postroom_core::resolve::Reason;
+use postroom_core::step::{Step, StepOutbox};
+use postroom_core::time::Timestamp;
+
+use crate::registry::{Health, Sign};
+
+/// The companion inbox of an outbox.
+#[must_use]
+pub fn companion(settings: &MailboxSettings) -> Option<MailboxId> {
+    settings.outbox().and_then(|outbox| outbox.companion())
+}
+
+/// Moves a contract's links from a mailbox to its replacement. Gives whether there was one. A sender that the
+/// replacement does not have becomes its default.
+pub fn relink_contract(contract: &mut Contract, from: MailboxId, to: &Mailbox) -> Option<()> {
+    contract.mailboxes().contains(&from).then_some(())?;
+    if let ContractOutbox::Specific { outbox, sender } = &mut contract.outbox
+        && *outbox == from
+    {
+        *outbox = to.id;
+        let keeps = |sender: &_| to.settings.outbox().is_some_and(|new| new.sender(sender).is_some());
+        *sender = sender.take().filter(keeps);
+    }
+    for list in [Some(&mut contract.inboxes), contract.allowed_outboxes.as_mut()].into_iter().flatten() {
+        if list.contains(&to.id) {
+            list.retain(|id| *id != from);
+        }
+        list.iter_mut().filter(|id| **id == from).for_each(|id| *id = to.id);
+    }
+    Some(())
+}
+
+/// Moves a step's outbox from a mailbox to its replacement. Gives whether it named it.
+pub fn relink_step(step: &mut Step, from: MailboxId, to: MailboxId) -> Option<()> {
+    (step.outbox == StepOutbox::Specific(from)).then(|| step.outbox = StepOutbox::Specific(to))
+}
+
+/// The settings of an outbox with another companion.
+///
+/// # Errors
+/// The violations of the new settings.
+pub fn with_companion(
+    settings: &MailboxSettings,
+    to: MailboxId,
+) -> Result<MailboxSettings, postroom_core::violation::Violations> {
+    let mut draft = MailboxDraft::from(settings);
+    if let SettingsDraft::Outbox(outbox) = &mut draft.settings {
+        outbox.companion = Some(to);
+    }
+    draft.check()
+}
+
+/// The health after a sign.
+#[must_use]
+pub fn health_after(before: Health, now: Timestamp, sign: &Sign) -> Health {
+    let failed = |error: &String| Health {
+        failures: before.failures.saturating_add(1),
+        last_error: Some(error.clone()),
+        failed_at: Some(now),
+        ..before.clone()
+    };
+    match sign {
+        Sign::Success => Health { last_success: Some(now), ..Health::unknown(before.mailbox) },
+        Sign::Failure { error, wait } => Health { next_attempt: Some(now + *wait), ..failed(error) },
+        Sign::Suspended { error } => Health { next_attempt: None, suspended: true, ..failed(error) },
+    }
+}
+
+/// The health after a person mended it: only the last success is remembered.
+#[must_use]
+pub fn health_cleared(before: &Health) -> Health {
+    Health { last_success: before.last_success, ..Health::unknown(before.mailbox) }
+}
+
+/// What is stored of a decision's basis when its mail is inserted.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "the arguments of one pure function")]
+pub struct Stored<'a> {
+    /// The outbox.
+    pub outbox: Option<&'a Mailbox>,
+    /// The contract's revision.
+    pub contract: Option<Revision>,
+    /// The revision of the mail's step.
+    pub step: Option<Revision>,
+    /// The standard outbox.
+    pub standard: Option<MailboxId>,
+}
+
+impl Stored<'_> {
+    /// Whether the mail's decision was made by what is stored, and its outbox is active (or the mail held).
+    #[must_use]
+    pub fn upholds(&self, mail: &Prepared) -> bool {
+        let by_standard = |reason: &Reason| matches!(reason, Reason::Standard | Reason::Fallback { .. });
+        let (resolution, basis) = (&mail.resolution, &mail.basis);
+        self.outbox.is_some_and(|outbox| {
+            outbox.revision == basis.outbox
+                && outbox.settings.kind() == Kind::Outbox
+                && (resolution.held || outbox.is_active())
+        }) && self.contract == basis.contract
+            && (mail.step.is_none() || self.step == basis.step)
+            && (!resolution.reasons.iter().any(by_standard) || self.standard == Some(resolution.outbox))
+    }
+}

@@ -1,0 +1,314 @@
+//! The suite can fail: stores with one known fault each, and the case that catches it. The faults stand in a wrapper of the
+//! store in memory.
+#![cfg(feature = "conformance")]
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_core::contract::Contract;
+use postroom_core::id::{
+    Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
+    WorkerId,
+};
+use postroom_core::ledger::{Place, RemoteKey};
+use postroom_core::mailbox::Mailbox;
+use postroom_core::queue::{Event, Prepared};
+use postroom_core::step::Step;
+use postroom_core::time::Timestamp;
+use postroom_storage::conformance::{Subject, cases, check};
+use postroom_storage::keyring::{Binding, Sealed};
+use postroom_storage::memory::MemoryStore;
+use postroom_storage::*;
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nothing: the control.
+    None,
+    /// A claim gives again what another worker has: `SELECT .. LIMIT` without a lock.
+    ClaimsTwice,
+    /// A mark does not look at the lease.
+    MarksDeadClaims,
+    /// A settlement goes by the row alone, whoever sends it.
+    SettlesWithoutFence,
+    /// A renewal brings dead leases back to life.
+    RenewsDeadClaims,
+    /// Idempotency keys are thrown away.
+    ForgetsKeys,
+    /// Ids are compared in any case, as a collation of MariaDB does.
+    IgnoresCase,
+    /// A sweep looks at no age.
+    SweepsAll,
+    /// Mail of a renumbered folder is new.
+    RecognisesNothing,
+    /// A page begins at its own last row.
+    RepeatsRows,
+    /// A save does not look at the revision.
+    SavesStale,
+    /// Nobody ends claims whose lease ran out.
+    NeverExpires,
+    /// A folder that was renumbered counts as known.
+    FrontierOfOneEpoch,
+}
+
+struct Mutant {
+    inner: MemoryStore,
+    fault: Fault,
+    claims: Mutex<BTreeMap<QueueId, Claimed>>,
+}
+
+impl Mutant {
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn last_claim(&self, id: QueueId) -> Option<ClaimId> {
+        self.claims.lock().expect("no panic under the lock").get(&id).map(|claimed| claimed.claim)
+    }
+}
+
+/// Hands methods through to the inner store.
+macro_rules! through {
+    ($port:ident: $(fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $of:ty),*) -> $gives:ty;)* $(; $($own:tt)*)?) => {
+        #[async_trait]
+        impl $port for Mutant {
+            $(async fn $name $(<$life>)? (&self, $($arg: $of),*) -> Result<$gives> {
+                $port::$name(&self.inner, $($arg),*).await
+            })*
+            $($($own)*)?
+        }
+    };
+}
+
+through! { Mailboxes:
+    fn reserve() -> MailboxId;
+    fn add(change: &Change, mailbox: &Mailbox, secret: Option<Sealed>) -> ();
+    fn mailbox(id: MailboxId) -> Option<Mailbox>;
+    fn secret(id: MailboxId) -> Option<Sealed>;
+    fn uses(id: MailboxId) -> Uses;
+    fn remove(change: &Change, id: MailboxId, replacement: Option<MailboxId>) -> ();
+    ;
+    async fn save(&self, change: &Change, mailbox: &Mailbox, secret: SecretWrite) -> Result<Revision> {
+        let mut mailbox = mailbox.clone();
+        if self.is(Fault::SavesStale)
+            && let Some(stored) = self.inner.mailbox(mailbox.id).await?
+        {
+            mailbox.revision = stored.revision;
+        }
+        self.inner.save(change, &mailbox, secret).await
+    }
+
+    async fn search(&self, query: &MailboxQuery) -> Result<Vec<Mailbox>> {
+        let mut found = self.inner.search(query).await?;
+        if let Some(after) = query.after.as_ref().filter(|_| self.is(Fault::RepeatsRows) && !found.is_empty()) {
+            found.insert(0, self.inner.mailbox(after.id).await?.expect("it was on the last page"));
+            found.truncate(found.len() - 1);
+        }
+        Ok(found)
+    }
+}
+
+through! { Links:
+    fn save_contract(change: &Change, contract: &Contract) -> Revision;
+    fn contracts<'a>(after: Option<&'a ContractId>, limit: u32) -> Vec<Contract>;
+    fn contracts_of(inbox: MailboxId) -> Vec<Contract>;
+    fn step(key: &StepKey) -> Option<Step>;
+    fn save_step(change: &Change, step: &Step) -> Revision;
+    fn steps<'a>(after: Option<&'a StepKey>, limit: u32) -> Vec<Step>;
+    ;
+    async fn contract(&self, id: &ContractId) -> Result<Option<Contract>> {
+        let all = self.inner.contracts(None, u32::MAX).await?;
+        let same = |contract: &Contract| match self.fault {
+            Fault::IgnoresCase => contract.id.as_str().eq_ignore_ascii_case(id.as_str()),
+            _ => contract.id == *id,
+        };
+        Ok(all.into_iter().find(same))
+    }
+}
+
+through! { Switches:
+    fn standard() -> Option<MailboxId>;
+    fn set_standard(change: &Change, outbox: Option<MailboxId>) -> ();
+    fn paused() -> Vec<Scope>;
+    fn set_switch(change: &Change, scope: &Scope, to: Switch) -> ();
+}
+
+through! { HealthBook:
+    fn health(mailbox: MailboxId) -> Health;
+    fn all_health() -> Vec<Health>;
+    fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
+    fn clear(mailbox: MailboxId) -> ();
+}
+
+through! { Audit:
+    fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+}
+
+through! { Vault:
+    fn put_if_absent(binding: &Binding, sealed: Sealed) -> Sealed;
+    fn values(owner: &str) -> Vec<(Binding, Sealed)>;
+}
+
+through! { Bodies:
+    fn stage(now: Timestamp, id: BodyId, number: u32, piece: Bytes) -> ();
+    fn piece(id: BodyId, number: u32) -> Option<Bytes>;
+    ;
+    async fn sweep(&self, before: Timestamp) -> Result<u64> {
+        let all = Timestamp::from_millis(i64::MAX);
+        self.inner.sweep(if self.is(Fault::SweepsAll) { all } else { before }).await
+    }
+}
+
+impl Clock for Mutant {
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+}
+
+through! { QueueIntake:
+    fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
+    ;
+    async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
+        let mut mail = mail.clone();
+        mail.idempotency = mail.idempotency.filter(|_| !self.is(Fault::ForgetsKeys));
+        self.inner.enqueue(now, &mail, content).await
+    }
+}
+
+through! { QueueWork:
+    fn due_outboxes(now: Timestamp, limit: u32) -> Vec<MailboxId>;
+    fn next_due(now: Timestamp) -> Option<Timestamp>;
+    fn open_claims() -> u64;
+    ;
+    async fn claim(
+        &self,
+        now: Timestamp,
+        outbox: MailboxId,
+        limit: u32,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<Vec<Claimed>> {
+        let mut claimed = QueueWork::claim(&self.inner, now, outbox, limit, worker, until).await?;
+        let mut claims = self.claims.lock().expect("no panic under the lock");
+        if self.is(Fault::ClaimsTwice) && !claimed.is_empty() {
+            claimed.extend(claims.values().next().cloned());
+        }
+        claims.extend(claimed.iter().map(|one| (one.id, one.clone())));
+        Ok(claimed)
+    }
+
+    async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+        let dawn = Timestamp::from_millis(0);
+        self.inner.mark(if self.is(Fault::MarksDeadClaims) { dawn } else { now }, claims).await
+    }
+
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let mut settlements = settlements.to_vec();
+        for settlement in settlements.iter_mut().filter(|_| self.is(Fault::SettlesWithoutFence)) {
+            settlement.claim = self.last_claim(settlement.id).unwrap_or(settlement.claim);
+        }
+        self.inner.settle(now, &settlements).await
+    }
+
+    async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
+        let dawn = Timestamp::from_millis(0);
+        let now = if self.is(Fault::RenewsDeadClaims) { dawn } else { now };
+        QueueWork::renew(&self.inner, now, worker, until).await
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Sweep> {
+        if self.is(Fault::NeverExpires) { Ok(Sweep::default()) } else { self.inner.expire(now).await }
+    }
+}
+
+through! { QueueDesk:
+    fn list(query: &QueueQuery) -> Vec<QueueItem>;
+    fn show(id: QueueId) -> Option<QueueRecord>;
+    fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
+}
+
+through! { LedgerIntake:
+    fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
+    fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
+    fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
+    fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
+    fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+    ;
+    async fn contact(&self, place: &Place) -> Result<Contact> {
+        match self.inner.contact(place).await? {
+            Contact::Renumbered if self.is(Fault::FrontierOfOneEpoch) => Ok(Contact::Known { frontier: 0 }),
+            contact => Ok(contact),
+        }
+    }
+
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        let mut mail = mail.clone();
+        if self.is(Fault::RecognisesNothing) {
+            mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
+        }
+        self.inner.store(now, &mail).await
+    }
+}
+
+through! { LedgerWork:
+    fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
+    fn finish(now: Timestamp, result: &HandlerResult) -> bool;
+    fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
+    fn next_due(now: Timestamp) -> Option<Timestamp>;
+    fn open_claims() -> u64;
+}
+
+through! { LedgerDesk:
+    fn list(query: &LedgerQuery) -> Vec<LedgerItem>;
+    fn show(id: LedgerId) -> Option<LedgerRecord>;
+    fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
+}
+
+fn passes(fault: Fault, case: &str) -> bool {
+    let subject = async || {
+        Subject::new(Arc::new(Mutant { inner: MemoryStore::new(), fault, claims: Mutex::default() }))
+    };
+    catch_unwind(AssertUnwindSafe(|| check(&cases(), case, subject))).is_ok()
+}
+
+/// One fault at a time: `catches(FAULT, CASE)` holds when the case fails with the fault and passes without it.
+fn catches(fault: Fault, case: &str) {
+    assert!(passes(Fault::None, case), "{case} fails over a store without a fault");
+    assert!(!passes(fault, case), "{case} does not notice {fault:?}");
+}
+
+#[test]
+fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
+    for (fault, case) in [
+        (Fault::ClaimsTwice, "queue::workers_claim_disjoint_rows_and_each_row_once"),
+        (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
+        (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
+        (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),
+        (Fault::SettlesWithoutFence, "queue::a_late_answer_changes_nothing_when_there_is_a_newer_attempt"),
+        (Fault::RenewsDeadClaims, "queue::a_renewal_extends_the_live_claims_of_its_worker_only"),
+        (Fault::NeverExpires, "queue::an_expired_claim_is_taken_by_the_next_worker"),
+        (Fault::NeverExpires, "queue::a_worker_that_died_costs_an_attempt"),
+        (Fault::ForgetsKeys, "queue::the_same_key_and_content_give_the_same_mail"),
+        (Fault::ForgetsKeys, "queue::the_same_submission_at_once_is_one_mail"),
+        (Fault::IgnoresCase, "registry::host_ids_are_compared_byte_by_byte"),
+        (Fault::SavesStale, "registry::of_two_saves_at_once_one_is_a_conflict"),
+        (Fault::RepeatsRows, "registry::pages_by_key_are_complete_and_without_doubles"),
+        (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
+        (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
+        (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
+    ] {
+        catches(fault, case);
+    }
+}
+
+#[test]
+fn the_wrapper_without_a_fault_passes_the_whole_suite() {
+    for case in cases() {
+        assert!(passes(Fault::None, case.name()), "{}", case.name());
+    }
+}

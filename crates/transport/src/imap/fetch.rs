@@ -1,0 +1,109 @@
+//! The bytes of one mail, in pieces, without marking it as read. The server's size is asked with the first piece, before
+//! anything is handed on; what ends a mail is a piece that the server ended, never a size or a lost connection.
+
+use bytes::Bytes;
+
+use super::conversation::Conversation;
+use super::response::Response;
+use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::incoming::BodySink;
+
+/// The length of a piece in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// What one command brought.
+#[derive(Debug, Default)]
+struct Told {
+    size: Option<u64>,
+    piece: Option<Bytes>,
+}
+
+/// Hands the mail with this UID to `sink`.
+///
+/// # Errors
+/// As [`crate::IncomingSession::fetch`].
+pub(super) async fn mail(
+    talk: &mut Conversation,
+    uid: u32,
+    limit: u64,
+    sink: &mut dyn BodySink,
+) -> Result<()> {
+    let error = |kind| Error::new(kind, Stage::Fetch);
+    let gone = || error(ErrorKind::Gone);
+    let mut size = None;
+    let mut received: u64 = 0;
+    loop {
+        talk.enter(Stage::Fetch, talk.timeouts.piece);
+        let told = piece(talk, uid, received).await?;
+        if received == 0 {
+            size = told.size;
+        }
+        let piece = match told.piece {
+            Some(piece) => piece,
+            // Nothing behind the end, instead of an empty string.
+            None if received > 0 && size.is_some_and(|size| received >= size) => Bytes::new(),
+            None => return Err(gone()),
+        };
+        if piece.is_empty() && received == 0 && size.is_some_and(|size| size > 0) {
+            return Err(gone());
+        }
+        let ended = piece.len() < PIECE;
+        let was_empty = piece.is_empty();
+        received += piece.len() as u64;
+        if received > limit || size.is_some_and(|size| size > limit) {
+            return Err(error(ErrorKind::TooLarge));
+        }
+        if !was_empty {
+            // The caller knows what is wrong with its sink; here it only ends the conversation.
+            let written = sink.write(piece).await;
+            written.map_err(|cause| error(ErrorKind::Stopped).with_source(cause))?;
+        }
+        // Some servers tell a wrong size: a short piece before that size is asked for its rest, and a whole piece always.
+        if was_empty || (ended && size.is_none_or(|size| received >= size)) {
+            return Ok(());
+        }
+    }
+}
+
+/// Asks for the piece from `origin` on.
+async fn piece(talk: &mut Conversation, uid: u32, origin: u64) -> Result<Told> {
+    let size = if origin == 0 { "RFC822.SIZE " } else { "" };
+    let command = format!("UID FETCH {uid} ({size}BODY.PEEK[]<{origin}.{PIECE}>)");
+    let mut told = Told::default();
+    let completion = talk
+        .command(&command, &mut |response| {
+            let fetched = match response {
+                Response::Fetch(fetched) => fetched,
+                Response::Unreadable => return Err("an unreadable response where a mail is fetched"),
+                _ => return Ok(()),
+            };
+            let Some(body) = fetched.body else {
+                // The flags of some mail; or our own, whose body can't be read.
+                return match fetched.uid {
+                    Some(other) if other == uid && fetched.skipped > 0 => Err("an unreadable body"),
+                    _ => Ok(()),
+                };
+            };
+            // RFC 3501 section 6.4.8: every answer to a UID command has the UID.
+            let Some(answered) = fetched.uid else { return Err("a body without its UID") };
+            if answered != uid || told.piece.is_some() {
+                return Ok(());
+            }
+            told.size = fetched.size.filter(|size| *size > 0);
+            let Some(content) = body.content else { return Ok(()) };
+            if content.len() > PIECE || body.origin.unwrap_or(0) != origin {
+                return Err("another piece than was asked for");
+            }
+            told.piece = Some(Bytes::copy_from_slice(&content));
+            Ok(())
+        })
+        .await?;
+    match completion.accepted(Stage::Fetch) {
+        Ok(()) => Ok(told),
+        // RFC 5530: somebody else has just removed it.
+        Err(error) if completion.code("EXPUNGEISSUED").is_some() => {
+            Err(Error::new(ErrorKind::Gone, error.stage()))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,157 @@
+//! One conversation in commands and replies. A server says nothing unasked, so whatever is there before a command is sent
+//! ends the conversation. Which commands there are stands in the siblings.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::reply::{Reply, Unstuff};
+use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::incoming::BodySink;
+use crate::timeouts::IncomingTimeouts;
+use crate::wire::stream::Stream;
+
+/// The greatest length of a status line or a line of a listing in bytes: RFC 2449 section 4 allows 512.
+const LINE_LIMIT: usize = 4096;
+
+/// The greatest length of a piece in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// The conversation with a server.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) stream: Stream,
+    pub(super) timeouts: IncomingTimeouts,
+    stage: Stage,
+    is_broken: bool,
+}
+
+impl Conversation {
+    pub(super) fn new(stream: Stream, timeouts: IncomingTimeouts) -> Self {
+        Self { stream, timeouts, stage: Stage::Greeting, is_broken: false }
+    }
+
+    /// Begins what must not be continued when it is dropped half-way.
+    ///
+    /// # Errors
+    /// When the conversation is broken.
+    pub(super) fn begin(&mut self, stage: Stage) -> Result<()> {
+        if self.is_broken || self.stream.is_broken() {
+            return Err(Error::new(ErrorKind::Disconnected, stage).with_reply("the session is broken"));
+        }
+        self.is_broken = true;
+        self.stage = stage;
+        Ok(())
+    }
+
+    /// Ends it: after most errors nothing more is said.
+    pub(super) fn end<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.is_broken = result.as_ref().is_err_and(|error| !crate::incoming::leaves_whole(error));
+        self.stream.free_buffer();
+        result
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Everything within this time from now on.
+    pub(super) fn enter(&mut self, stage: Stage, time: Duration) {
+        self.stage = stage;
+        self.stream.enter(stage, time);
+    }
+
+    /// The error of a server that broke the rules.
+    pub(super) fn broken_rule(&self, rule: &str) -> Error {
+        Error::new(ErrorKind::Protocol, self.stage).with_reply(rule)
+    }
+
+    /// Reads a status line.
+    pub(super) async fn reply(&mut self) -> Result<Reply> {
+        let line = self.stream.read_line(LINE_LIMIT).await?;
+        Reply::parse(&line).ok_or_else(|| self.broken_rule("neither +OK nor -ERR"))
+    }
+
+    /// Reads a prompt of a sign-in, or the status that ends it; none for the former (RFC 5034 section 4).
+    pub(super) async fn prompt(&mut self) -> Result<Option<Reply>> {
+        let line = self.stream.read_line(LINE_LIMIT).await?;
+        if line.as_ref() == b"+" || line.starts_with(b"+ ") {
+            return Ok(None);
+        }
+        Reply::parse(&line).map(Some).ok_or_else(|| self.broken_rule("neither a prompt nor +OK nor -ERR"))
+    }
+
+    /// Sends a line.
+    pub(super) async fn send(&mut self, line: &str) -> Result<()> {
+        self.stream.enter(self.stage, self.timeouts.command);
+        if !self.stream.is_quiet() {
+            return Err(
+                Error::new(ErrorKind::Disconnected, self.stage).with_reply("it closed, or spoke unasked")
+            );
+        }
+        let line = zeroize::Zeroizing::new(format!("{line}\r\n"));
+        self.stream.write(line.as_bytes()).await
+    }
+
+    /// Sends a command and reads its status.
+    pub(super) async fn ask(&mut self, command: &str) -> Result<Reply> {
+        self.send(command).await?;
+        self.reply().await
+    }
+
+    /// Sends a command that must be granted.
+    ///
+    /// # Errors
+    /// A refusal by its meaning; whatever breaks the conversation.
+    pub(super) async fn granted(&mut self, command: &str) -> Result<Reply> {
+        let reply = self.ask(command).await?;
+        if reply.is_ok { Ok(reply) } else { Err(reply.error(self.stage)) }
+    }
+
+    /// Reads the lines that follow a status up to the dot; `each` says what is wrong with one.
+    pub(super) async fn lines(
+        &mut self,
+        most: usize,
+        each: &mut (dyn FnMut(&[u8]) -> std::result::Result<(), &'static str> + Send),
+    ) -> Result<()> {
+        for _ in 0..=most {
+            let line = self.stream.read_line(LINE_LIMIT).await?;
+            match line.strip_prefix(b".") {
+                Some(b"") => return Ok(()),
+                Some(unstuffed) => each(unstuffed),
+                None => each(&line),
+            }
+            .map_err(|rule| self.broken_rule(rule))?;
+        }
+        Err(self.broken_rule("too many lines"))
+    }
+
+    /// Fetches a mail into `sink`; at most `limit` bytes are handed on.
+    ///
+    /// # Errors
+    /// A refusal by its meaning; [`ErrorKind::TooLarge`]; whatever breaks the conversation.
+    pub(super) async fn retrieve(&mut self, number: u32, limit: u64, sink: &mut dyn BodySink) -> Result<()> {
+        self.granted(&format!("RETR {number}")).await?;
+        let (mut state, mut received) = (Unstuff::LineStart, 0_u64);
+        while state != Unstuff::Ended {
+            self.enter(self.stage, self.timeouts.piece);
+            let mut piece = Vec::new();
+            while piece.len() < PIECE && state != Unstuff::Ended {
+                let bytes = self.stream.read_piece(PIECE - piece.len()).await?;
+                if state.read(&bytes, &mut piece) < bytes.len() {
+                    return Err(self.broken_rule("more than the mail that was asked for"));
+                }
+            }
+            received += piece.len() as u64;
+            if received > limit {
+                return Err(Error::new(ErrorKind::TooLarge, self.stage));
+            }
+            if !piece.is_empty() {
+                // The caller knows what is wrong with its sink; here it only ends the conversation.
+                let written = sink.write(Bytes::from(piece)).await;
+                written.map_err(|cause| Error::new(ErrorKind::Stopped, self.stage).with_source(cause))?;
+            }
+        }
+        Ok(())
+    }
+}

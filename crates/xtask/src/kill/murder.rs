@@ -1,0 +1,93 @@
+//! A round of killing: several workers after each other die by SIGKILL at moments that the seed chooses, and a last one does what is
+//! left.
+
+use std::time::{Duration, Instant};
+
+use crate::outcome::Outcome;
+
+use super::desk::{CONNECTIONS, Desk, LEASE, SCAN};
+use super::dice::Dice;
+use super::stage::Stage;
+
+/// What a loaded machine may need besides lease and scan, until a look at the queue shows that a claim has ended.
+const SLACK: Duration = Duration::from_secs(2);
+
+pub(super) fn round(stage: &Stage, seed: u64) -> Outcome<String> {
+    let desk = Desk::open(stage)?;
+    match kill_and_compare(&desk, stage, seed) {
+        Ok(told) => Ok(told),
+        Err(error) => Err(desk.keep(&error)),
+    }
+}
+
+fn kill_and_compare(desk: &Desk<'_>, stage: &Stage, seed: u64) -> Outcome<String> {
+    let mut dice = Dice::new(seed);
+    for _ in 0..stage.kills {
+        // At least half of the mails are left for the last worker.
+        let more = dice.below(u64::from(stage.mails / (2 * stage.kills)));
+        // What one mail takes, so that every step is hit; a worker that need not send anything dies while it starts.
+        let moment = Duration::from_micros(dice.below(if more == 0 { 150_000 } else { 5_000 }));
+        let count = desk.server.accepted_count() + usize::try_from(more).unwrap_or_default();
+        let mut worker = desk.worker(&[])?;
+        desk.wait_for_arrivals(count, &mut worker)?;
+        std::thread::sleep(moment);
+        worker.murder()?;
+    }
+    let slowest = last_worker(desk)?;
+    let books = desk.books()?;
+    let most = usize::try_from(stage.kills * CONNECTIONS).unwrap_or(usize::MAX);
+    let in_hand = desk.in_hand()?;
+    let mut faults = books.faults(most);
+    faults.extend(in_hand.iter().map(|id| format!("{id} is claimed by nobody who lives")));
+    refuse(&faults)?;
+    let doubts = books.of("in-doubt").len();
+    desk.settle_doubts(&books)?;
+    let books = desk.books()?;
+    let mut faults = books.faults(0);
+    faults.extend(
+        books.submitted.iter().filter(|id| books.copies(id) != 1).map(|id| format!("{id} is missing")),
+    );
+    refuse(&faults)?;
+    Ok(format!(
+        "{} mails arrived once each, {} workers were killed, {doubts} mails were in doubt, a dead worker's claim ended {slowest:.1?} after its death at most",
+        stage.mails, stage.kills
+    ))
+}
+
+fn refuse(faults: &[String]) -> Outcome<()> {
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n  ")) }
+}
+
+/// The last worker does what is left. Gives how long the claims of the dead stood at most, counted from the last death.
+fn last_worker(desk: &Desk<'_>) -> Outcome<Duration> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a claim stands is measured from outside the store"
+    )]
+    let death = Instant::now();
+    let mut left: Vec<(String, usize)> = Vec::new();
+    for id in desk.in_hand()? {
+        left.push((id.clone(), desk.lapses(&id)?));
+    }
+    let worker = desk.worker(&["--until-idle"])?;
+    let mut slowest = Duration::ZERO;
+    while !left.is_empty() {
+        let looked = death.elapsed();
+        let mut still = Vec::new();
+        for (id, lapses) in left {
+            if desk.lapses(&id)? == lapses {
+                still.push((id, lapses));
+            } else {
+                slowest = death.elapsed();
+            }
+        }
+        left = still;
+        if !left.is_empty() && looked > LEASE + SCAN + SLACK {
+            let ids: Vec<String> = left.into_iter().map(|(id, _)| id).collect();
+            return Err(format!("claimed {looked:?} after the worker's death: {}", ids.join(", ")));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    worker.ends_well()?;
+    Ok(slowest)
+}

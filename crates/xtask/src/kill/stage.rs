@@ -1,0 +1,16 @@
+//! What every round needs, whatever it does to its workers.
+
+use std::path::PathBuf;
+
+use tokio::runtime::Runtime;
+
+/// Where a round is played.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Serves the recording server.
+    pub(super) runtime: Runtime,
+    /// The built `postroom`.
+    pub(super) binary: PathBuf,
+    pub(super) mails: u32,
+    pub(super) kills: u32,
+}

@@ -1,0 +1,101 @@
+//! The real mail servers of the tests: private instances of Dovecot, Postfix and smtp-sink in a folder of their own, on free
+//! loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
+
+use std::process::{Command, ExitCode};
+
+use crate::outcome::Outcome;
+use crate::{packages, process};
+
+mod authority;
+mod dovecot;
+mod place;
+mod postfix;
+mod sink;
+
+pub(crate) use place::free_addresses;
+use place::{Place, shown};
+
+/// What `cargo xtask peers` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The command to run while the servers are up; without one, print their addresses and wait for Ctrl-C.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
+    packages::install()?;
+    let peers = Peers::start()?;
+    let Some((program, arguments)) = options.command.split_first() else {
+        for (name, value) in peers.environment() {
+            println!("export {name}='{value}'");
+        }
+        process::run(Command::new("sleep").arg("infinity"))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let status = process::run(Command::new(program).args(arguments).envs(peers.environment()))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Every server, running. They stop in the order of the fields, senders before receivers.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    postfix: postfix::Postfix,
+    sinks: [sink::Sink; 3],
+    dovecot: dovecot::Dovecot,
+    place: Place,
+}
+
+impl Peers {
+    /// Start them all and wait until each accepts connections.
+    pub(crate) fn start() -> Outcome<Self> {
+        packages::present()?;
+        if !process::is_root() {
+            return Err(
+                "Postfix can be started by root only: run this as root, or leave the real servers out".into(),
+            );
+        }
+        let place = Place::new()?;
+        authority::make(&place)?;
+        let dovecot = dovecot::Dovecot::start(&place)?;
+        let sinks = [
+            sink::Sink::start(&place, "a")?,
+            sink::Sink::start(&place, "b")?,
+            sink::Sink::start(&place, "relay")?,
+        ];
+        let postfix = postfix::Postfix::start(&place, &dovecot, &sinks[2])?;
+        Ok(Self { postfix, sinks, dovecot, place })
+    }
+
+    /// What a test has to know, as environment variables:
+    ///
+    /// - `PEER_HOST`: a name in the servers' certificate, for 127.0.0.1; `PEER_STRICT_HOST`: an address in it, where Dovecot listens
+    ///   too. Dovecot refuses a sign-in without TLS there only, as it trusts a client whose address is the server's.
+    /// - `PEER_USER`, `PEER_PASSWORD`: a sign-in at Dovecot and at Postfix. Every user name exists, each with a mail store of its own,
+    ///   and all have this password.
+    /// - `PEER_CA`: the authority to trust; `PEER_OTHER_CA`: one that signed nothing here (PEM files).
+    /// - `PEER_IMAP_PORT`, `PEER_POP3_PORT` (STARTTLS, STLS), `PEER_IMAPS_PORT`, `PEER_POP3S_PORT`, `PEER_LMTP_PORT`: Dovecot. `PEER_DOVECOT_CONF`: its configuration, for `doveadm -c`, which makes folders and saves mail.
+    ///   `PEER_MAIL`: a maildir for each user lies below it.
+    /// - `PEER_SUBMISSION_PORT` (STARTTLS, then sign-in), `PEER_SUBMISSIONS_PORT` (TLS from the first byte, then sign-in),
+    ///   `PEER_MX_PORT` (neither): Postfix. Mail for `PEER_BOXES_DOMAIN` goes to Dovecot, all other to the sink `RELAY`. The
+    ///   recipients `PEER_REFUSED` and `PEER_DEFERRED` are answered with 550 and 450.
+    /// - `PEER_SINK_A_PORT`, `PEER_SINK_B_PORT`: plain servers that take everything; `PEER_SINK_A_DUMP`, `PEER_SINK_B_DUMP`,
+    ///   `PEER_SINK_RELAY_DUMP`: folders with one file for each mail that came, envelope in `X-Mail-Args` and `X-Rcpt-Args`.
+    /// - `PEER_LOG`: a folder with the servers' logs.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let mut all = vec![
+            ("PEER_HOST".to_owned(), "localhost".to_owned()),
+            ("PEER_STRICT_HOST".to_owned(), place::STRICT.to_owned()),
+            ("PEER_USER".to_owned(), "suporte".to_owned()),
+            ("PEER_PASSWORD".to_owned(), dovecot::PASSWORD.to_owned()),
+            ("PEER_CA".to_owned(), shown(&self.place.file(authority::TRUSTED))),
+            ("PEER_OTHER_CA".to_owned(), shown(&self.place.file(authority::STRANGER))),
+            ("PEER_LOG".to_owned(), shown(&self.place.file("log"))),
+        ];
+        all.extend(self.dovecot.environment());
+        all.extend(self.postfix.environment());
+        all.extend(self.sinks.iter().flat_map(sink::Sink::environment));
+        all
+    }
+}

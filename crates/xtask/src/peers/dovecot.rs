@@ -1,0 +1,154 @@
+//! Dovecot: IMAP, POP3 and LMTP, and the sign-in for Postfix. It runs under the unprivileged user throughout, so its processes
+//! change neither user nor root directory.
+
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::authority;
+use super::place::{Place, STRICT, free_addresses, port_variable, shown};
+use crate::outcome::Outcome;
+use crate::process;
+use crate::process::Background;
+
+pub(super) const PASSWORD: &str = "secret";
+const PROTOCOLS: [&str; 5] = ["IMAP", "IMAPS", "POP3", "POP3S", "LMTP"];
+
+#[derive(Debug)]
+pub(super) struct Dovecot {
+    addresses: [SocketAddr; 5],
+    configuration: PathBuf,
+    mail: PathBuf,
+    /// The socket at which Postfix asks whether a password is right.
+    pub(super) sign_in: PathBuf,
+    _server: Background,
+}
+
+impl Dovecot {
+    pub(super) fn start(place: &Place) -> Outcome<Self> {
+        let addresses: [SocketAddr; 5] = free_addresses()?;
+        let mail = place.own_folder("mail")?;
+        let sign_in = place.file("dovecot/sign-in");
+        place.own_folder("dovecot")?;
+        place.own_folder("dovecot/run")?;
+        place.own_folder("dovecot/state")?;
+        let (log, stream) = place.log("dovecot.log")?;
+        let configuration = place.write("dovecot.conf", &configuration(place, addresses)?)?;
+        let mut command = Command::new("/usr/sbin/dovecot");
+        command
+            .arg("-F")
+            .arg("-c")
+            .arg(&configuration)
+            .current_dir(place.folder.path())
+            .stdout(Stdio::null())
+            .stderr(stream);
+        if process::is_root() {
+            command.uid(place.user.uid.as_raw()).gid(place.user.gid.as_raw());
+        }
+        let server = Background::start("dovecot", &mut command, &addresses, &log)?;
+        Ok(Self { addresses, configuration, mail, sign_in, _server: server })
+    }
+
+    pub(super) fn lmtp(&self) -> SocketAddr {
+        self.addresses[4]
+    }
+
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        let ports = PROTOCOLS.iter().zip(self.addresses).map(|(name, address)| port_variable(name, address));
+        let files = [("PEER_DOVECOT_CONF", &self.configuration), ("PEER_MAIL", &self.mail)];
+        ports.chain(files.map(|(name, path)| (name.to_owned(), shown(path)))).collect()
+    }
+}
+
+fn configuration(place: &Place, [imap, imaps, pop3, pop3s, lmtp]: [SocketAddr; 5]) -> Outcome<String> {
+    let group = nix::unistd::Group::from_gid(place.user.gid).ok().flatten();
+    let group = group.ok_or("the user that servers run under has no group with a name")?.name;
+    let user = &place.user.name;
+    let (uid, gid) = (place.user.uid, place.user.gid);
+    let folder = shown(place.folder.path());
+    let (certificate, key) = (authority::CERTIFICATE, authority::KEY);
+    let [imap, imaps, pop3, pop3s, lmtp] = [imap, imaps, pop3, pop3s, lmtp].map(|address| address.port());
+    Ok(format!(
+        "base_dir = {folder}/dovecot/run
+state_dir = {folder}/dovecot/state
+log_path = {folder}/log/dovecot.log
+listen = 127.0.0.1, {STRICT}
+protocols = imap pop3 lmtp
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+ssl = required
+ssl_cert = <{folder}/{certificate}
+ssl_key = <{folder}/{key}
+disable_plaintext_auth = yes
+auth_mechanisms = plain login
+auth_username_format = %Ln
+# Wrong passwords belong to the tests; they need not wait.
+auth_failure_delay = 0
+mail_max_userip_connections = 1000
+mail_uid = {uid}
+mail_gid = {gid}
+first_valid_uid = {uid}
+first_valid_gid = {gid}
+mail_home = {folder}/mail/%n
+mail_location = maildir:{folder}/mail/%n/Maildir
+maildir_stat_dirs = yes
+recipient_delimiter = +
+passdb {{
+  driver = static
+  args = password={PASSWORD}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={folder}/mail/%n allow_all_users=yes
+}}
+namespace inbox {{
+  inbox = yes
+  separator = /
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s}
+    ssl = yes
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+service anvil {{
+  chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service stats {{
+  chroot =
+  unix_listener stats-writer {{
+    mode = 0666
+  }}
+}}
+service auth {{
+  unix_listener {folder}/dovecot/sign-in {{
+    mode = 0666
+  }}
+}}
+"
+    ))
+}

@@ -1,0 +1,123 @@
+//! The ports that the host does not keep itself: each call goes to the store below. Nothing is decided here.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom::core::contract::Contract;
+use postroom::core::id::{
+    Actor, BodyId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey, WorkerId,
+};
+use postroom::core::ledger::{Place, RemoteKey};
+use postroom::core::mailbox::Mailbox;
+use postroom::core::queue::{Event, Prepared};
+use postroom::core::step::Step;
+use postroom::core::time::Timestamp;
+use postroom::storage::keyring::Sealed;
+use postroom::storage::{
+    Audit, AuditEntry, Bodies, Change, ClaimMark, Claimed, ClaimedMail, Clock, Contact, Enqueued,
+    HandlerResult, Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord,
+    LedgerWork, Links, MailboxQuery, Mailboxes, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord,
+    QueueWork, Received, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep,
+    Switch, Switches, Unsettled, Uses,
+};
+
+use crate::OwnStore;
+
+macro_rules! delegated {
+    ($($port:ident { $(fn $name:ident $(<$life:lifetime>)? ($($argument:ident: $type:ty),*) -> $gives:ty;)+ })+) => {$(
+        #[async_trait]
+        impl $port for OwnStore {
+            $(async fn $name$(<$life>)?(&self, $($argument: $type),*) -> Result<$gives> {
+                $port::$name(&self.rest, $($argument),*).await
+            })+
+        }
+    )+};
+}
+
+impl Clock for OwnStore {
+    fn now(&self) -> Timestamp {
+        self.rest.now()
+    }
+}
+
+delegated! {
+    Mailboxes {
+        fn reserve() -> MailboxId;
+        fn add(change: &Change, mailbox: &Mailbox, secret: Option<Sealed>) -> ();
+        fn save(change: &Change, mailbox: &Mailbox, secret: SecretWrite) -> Revision;
+        fn mailbox(id: MailboxId) -> Option<Mailbox>;
+        fn search(query: &MailboxQuery) -> Vec<Mailbox>;
+        fn secret(id: MailboxId) -> Option<Sealed>;
+        fn uses(id: MailboxId) -> Uses;
+        fn remove(change: &Change, id: MailboxId, replacement: Option<MailboxId>) -> ();
+    }
+    Links {
+        fn contract(id: &ContractId) -> Option<Contract>;
+        fn save_contract(change: &Change, contract: &Contract) -> Revision;
+        fn contracts<'a>(after: Option<&'a ContractId>, limit: u32) -> Vec<Contract>;
+        fn contracts_of(inbox: MailboxId) -> Vec<Contract>;
+        fn step(key: &StepKey) -> Option<Step>;
+        fn save_step(change: &Change, step: &Step) -> Revision;
+        fn steps<'a>(after: Option<&'a StepKey>, limit: u32) -> Vec<Step>;
+    }
+    Switches {
+        fn standard() -> Option<MailboxId>;
+        fn set_standard(change: &Change, outbox: Option<MailboxId>) -> ();
+        fn paused() -> Vec<Scope>;
+        fn set_switch(change: &Change, scope: &Scope, to: Switch) -> ();
+    }
+    HealthBook {
+        fn health(mailbox: MailboxId) -> Health;
+        fn all_health() -> Vec<Health>;
+        fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
+        fn clear(mailbox: MailboxId) -> ();
+    }
+    Audit {
+        fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+    }
+    Bodies {
+        fn stage(now: Timestamp, id: BodyId, number: u32, piece: Bytes) -> ();
+        fn piece(id: BodyId, number: u32) -> Option<Bytes>;
+        fn sweep(before: Timestamp) -> u64;
+    }
+    QueueIntake {
+        fn enqueue(now: Timestamp, mail: &Prepared, content: Bytes) -> Enqueued;
+        fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
+    }
+    QueueWork {
+        fn due_outboxes(now: Timestamp, limit: u32) -> Vec<MailboxId>;
+        fn claim(now: Timestamp, outbox: MailboxId, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<Claimed>;
+        fn mark(now: Timestamp, claims: &[ClaimMark]) -> Vec<bool>;
+        fn settle(now: Timestamp, settlements: &[Settlement]) -> Vec<Settled>;
+        fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
+        fn expire(now: Timestamp) -> Sweep;
+        fn next_due(now: Timestamp) -> Option<Timestamp>;
+        fn open_claims() -> u64;
+    }
+    QueueDesk {
+        fn list(query: &QueueQuery) -> Vec<QueueItem>;
+        fn show(id: QueueId) -> Option<QueueRecord>;
+        fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
+    }
+    LedgerIntake {
+        fn contact(place: &Place) -> Contact;
+        fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+        fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
+        fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
+        fn store(now: Timestamp, mail: &Received) -> Stored;
+        fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
+        fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
+    }
+    LedgerWork {
+        fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
+        fn finish(now: Timestamp, result: &HandlerResult) -> bool;
+        fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
+        fn next_due(now: Timestamp) -> Option<Timestamp>;
+        fn open_claims() -> u64;
+    }
+    LedgerDesk {
+        fn list(query: &LedgerQuery) -> Vec<LedgerItem>;
+        fn show(id: LedgerId) -> Option<LedgerRecord>;
+        fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+        fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
+    }
+}
