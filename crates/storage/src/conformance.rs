@@ -16,6 +16,7 @@
 //! ```
 
 mod bodies;
+mod events;
 mod fixture;
 mod ledger;
 mod queue;
@@ -160,6 +161,14 @@ macro_rules! conformance_tests {
             an_ignored_mail_is_not_handled_and_can_be_replayed
             mails_are_listed_by_state_and_mailbox_in_pages
             the_ledger_survives_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; events:
+            the_timeline_of_a_mail_is_its_events
+            an_event_is_there_if_and_only_if_its_change_is
+            a_reader_goes_on_behind_what_it_has_read
+            received_mail_has_events_and_what_a_baseline_leaves_out_has_none
+            a_mailbox_is_an_event_when_it_takes_a_turn
+            the_numbers_go_on_after_a_reopening
         );
         $crate::conformance_tests!(@$mode $with; bodies:
             staged_pieces_come_back_in_any_order

@@ -52,6 +52,8 @@ enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// A reader of events is not given those whose transaction ended late.
+    SkipsEvents,
 }
 
 struct Mutant {
@@ -140,11 +142,21 @@ through! { HealthBook:
     fn health(mailbox: MailboxId) -> Health;
     fn all_health() -> Vec<Health>;
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
-    fn clear(mailbox: MailboxId) -> ();
+    fn clear(now: Timestamp, mailbox: MailboxId) -> ();
 }
 
 through! { Audit:
     fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+}
+
+through! { Events: ;
+    async fn events(&self, after: EventNumber, limit: u32) -> Result<Vec<EventRecord>> {
+        let mut events = self.inner.events(after, limit).await?;
+        if self.is(Fault::SkipsEvents) && events.len() > 1 {
+            events.remove(0);
+        }
+        Ok(events)
+    }
 }
 
 through! { Vault:
@@ -300,6 +312,8 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::SkipsEvents, "events::the_timeline_of_a_mail_is_its_events"),
+        (Fault::SkipsEvents, "events::a_reader_goes_on_behind_what_it_has_read"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

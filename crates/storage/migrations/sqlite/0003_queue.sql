@@ -106,12 +106,18 @@ CREATE TABLE postroom_queue_recipient (
     PRIMARY KEY (mail, place)
 ) STRICT, WITHOUT ROWID;
 
--- Append-only.
-CREATE TABLE postroom_queue_timeline (
-    number INTEGER NOT NULL PRIMARY KEY,
-    mail BLOB NOT NULL REFERENCES postroom_queue_mail (id),
+-- What happened to mail of queue and ledger and to mailboxes, in the transaction that did it. Append-only; the timeline of a
+-- mail is its events, and they leave with it.
+CREATE TABLE postroom_event (
+    -- Never given again, also after pruning.
+    number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
-    -- Null when it concerns all.
+    noun TEXT NOT NULL CHECK (noun IN ('queue', 'ledger', 'mailbox')),
+    -- Null when it is about a mailbox.
+    mail BLOB CHECK ((noun = 'mailbox') = (mail IS NULL)),
+    -- Null when it is about a mail.
+    mailbox INTEGER CHECK ((noun = 'mailbox') = (mailbox IS NOT NULL)),
+    -- The place in a mail of the queue; null when it concerns all.
     recipient INTEGER,
     what TEXT NOT NULL,
     -- Null when nothing changed.
@@ -121,7 +127,8 @@ CREATE TABLE postroom_queue_timeline (
     actor TEXT
 ) STRICT;
 
-CREATE INDEX postroom_queue_timeline_mail ON postroom_queue_timeline (mail, number);
+CREATE INDEX postroom_event_mail ON postroom_event (mail, number);
+CREATE INDEX postroom_event_mailbox ON postroom_event (at) WHERE mail IS NULL;
 
 -- The hosts' idempotency keys. They stand apart because a key may outlive its mail.
 CREATE TABLE postroom_queue_key (

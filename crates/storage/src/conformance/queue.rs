@@ -436,7 +436,7 @@ pub(super) async fn what_may_not_be_sent_is_neither_due_nor_claimed(subject: Sub
     store.save(&change(), &disabled, SecretWrite::Keep).await.expect("save");
     check(60, &[], "suspended, not to be tried yet, disabled").await;
     check(61, &[b], "B may be tried again").await;
-    store.clear(a).await.expect("clear");
+    store.clear(at(0), a).await.expect("clear");
     check(61, &[a, b], "A was mended").await;
 }
 

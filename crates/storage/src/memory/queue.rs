@@ -73,7 +73,9 @@ impl Rows {
     fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut QueuedMail) -> T) -> Option<T> {
         let one = self.queue.get_mut(&id)?;
         let result = change(one);
-        if one.row.is_finished() {
+        let is_finished = one.row.is_finished();
+        self.publish_mail(id);
+        if is_finished {
             self.hot.remove(&id)
         } else {
             self.hot.insert(id)
@@ -139,7 +141,8 @@ impl QueueIntake for MemoryStore {
         rows.hot.insert(mail.id);
         let mail = mail.clone();
         let id = mail.id;
-        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry] });
+        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry], told: 0 });
+        rows.publish_mail(id);
         Ok(Enqueued::New(id))
     }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use postroom_core::contract::Contract;
-use postroom_core::id::{BodyId, ClaimId, ContractId, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey};
+use postroom_core::id::{
+    BodyId, ClaimId, ContractId, EventNumber, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey,
+};
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::Prepared;
@@ -44,6 +46,9 @@ pub(super) struct Rows {
     pub(super) remote: BTreeMap<RemoteMail, LedgerId>,
     /// The frontier of each folder's epoch.
     pub(super) places: BTreeMap<(MailboxId, String, u32), u32>,
+    /// The events, by number: what each is, is read where it happened.
+    pub(super) events: BTreeMap<EventNumber, Told>,
+    pub(super) last_event: i64,
     claims: u64,
 }
 
@@ -68,6 +73,18 @@ pub(super) struct QueuedMail {
     pub(super) body: BodyId,
     pub(super) size: u64,
     pub(super) timeline: Vec<TimelineEntry>,
+    /// How much of the timeline is in the sequence of events.
+    pub(super) told: usize,
+}
+
+/// Where an event stands.
+pub(super) enum Told {
+    /// At a place of a mail's timeline.
+    Queue(QueueId, usize),
+    /// At a place of a received mail's timeline.
+    Ledger(LedgerId, usize),
+    /// In itself: it is about a mailbox.
+    Mailbox { at: Timestamp, mailbox: MailboxId, what: &'static str, detail: String },
 }
 
 /// Where a received mail lies.
@@ -81,6 +98,8 @@ pub(super) struct StoredMail {
     pub(super) settle_at: Option<Timestamp>,
     pub(super) settled: Option<Timestamp>,
     pub(super) timeline: Vec<LedgerEntry>,
+    /// How much of the timeline is in the sequence of events.
+    pub(super) told: usize,
 }
 
 impl Rows {

@@ -152,7 +152,6 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
     for sql in [
-        "DROP TABLE postroom_ledger_timeline",
         "DROP TABLE postroom_ledger_open",
         "DROP TABLE postroom_ledger_mail",
         "DROP TABLE postroom_ledger_place",

@@ -117,7 +117,7 @@ pub(super) async fn check_whole(store: &SqliteStore) {
         "SELECT count(*) FROM postroom_queue_mail m
             WHERE 2 <> (SELECT count(*) FROM postroom_queue_recipient r WHERE r.mail = m.id)",
         "SELECT count(*) FROM postroom_queue_mail m WHERE NOT EXISTS (
-            SELECT 1 FROM postroom_queue_timeline t WHERE t.mail = m.id AND t.what = 'queued')",
+            SELECT 1 FROM postroom_event t WHERE t.mail = m.id AND t.what = 'queued')",
         "SELECT count(*) FROM postroom_body b
             WHERE NOT EXISTS (SELECT 1 FROM postroom_body_piece p WHERE p.body = b.id)
                 OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id)",

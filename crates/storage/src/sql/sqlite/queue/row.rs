@@ -54,8 +54,8 @@ pub(in crate::sql::sqlite) const RECIPIENT: &str = "UPDATE postroom_queue_recipi
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
     FROM json_each(?1) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1";
 
-const TIMELINE: &str = "INSERT INTO postroom_queue_timeline (mail, at, recipient, what, state, detail, actor)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+    SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
     FROM json_each(?1) ORDER BY key";
 
 /// A mail between being read and being written back.
