@@ -7,6 +7,7 @@ use postroom_core::contract::Contract;
 use postroom_core::id::{BodyId, ClaimId, ContractId, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey};
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::mailbox::Mailbox;
+use postroom_core::message::Priority;
 use postroom_core::queue::Prepared;
 use postroom_core::step::Step;
 use postroom_core::time::Timestamp;
@@ -36,6 +37,9 @@ pub(super) struct Rows {
     pub(super) queue: BTreeMap<QueueId, QueuedMail>,
     /// The mails that are not finished.
     pub(super) hot: BTreeSet<QueueId>,
+    /// When a line was served last, and in which turn.
+    pub(super) served: BTreeMap<Line, (Timestamp, u64)>,
+    pub(super) turns: u64,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,
@@ -69,6 +73,9 @@ pub(super) struct QueuedMail {
     pub(super) size: u64,
     pub(super) timeline: Vec<TimelineEntry>,
 }
+
+/// The mail of one contract and priority at one outbox.
+pub(super) type Line = (MailboxId, ContractId, Priority);
 
 /// Where a received mail lies.
 pub(super) type RemoteMail = (MailboxId, String, u32, RemoteKey);
