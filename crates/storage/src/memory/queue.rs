@@ -19,7 +19,7 @@ use crate::queue::{
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
 use crate::transition::queue::QueueRow;
-use crate::transition::registry::Stored;
+use crate::transition::registry::{OutboxState, Stored};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -149,7 +149,7 @@ impl QueueIntake for MemoryStore {
             };
         }
         let stored = Stored {
-            outbox: rows.mailboxes.get(&mail.resolution.outbox),
+            outbox: rows.mailboxes.get(&mail.resolution.outbox).map(OutboxState::from),
             contract: rows.contracts.get(&mail.contract).map(|contract| contract.revision),
             step: mail.step.as_ref().and_then(|key| rows.steps.get(key)).map(|step| step.revision),
             standard: rows.standard,

@@ -8,7 +8,6 @@ mod events;
 mod failed;
 #[cfg(test)]
 mod faults;
-mod group;
 mod health;
 mod lanes;
 mod ledger;

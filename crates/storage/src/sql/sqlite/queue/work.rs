@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::row::{Edit, load, save};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
+use crate::sql::combine::ClaimOrder;
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes;
+use crate::sql::sqlite::lanes::{self, Line};
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::lease::Lease;
+
+const CLAIM: &str = "claim mails";
 
 /// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
 const SWEEP: i64 = 500;
@@ -58,7 +61,7 @@ macro_rules! due {
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT priority, mail FROM (",
+    "SELECT priority, contract, mail FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
@@ -69,6 +72,12 @@ pub(in crate::sql::sqlite) const DUE: &str = concat!(
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
+
+/// The next mails of one line.
+pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_queue_open q
+    WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ?3 AND q.contract = ?4
+        AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+    ORDER BY q.due_at, q.mail LIMIT ?5";
 
 pub(in crate::sql::sqlite) const FROZEN: &str =
     "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size
@@ -102,21 +111,18 @@ pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-/// Who claims, and until when.
-#[derive(Clone, Copy)]
-struct Claimant {
+/// Claims due mails of an outbox: each line of the highest priority has its turn, and another, until there are enough.
+pub(super) async fn claim_in(
+    tx: &mut SqliteConnection,
     now: Timestamp,
-    outbox: MailboxId,
-    worker: WorkerId,
-    until: Timestamp,
-}
-
-async fn claim_in(tx: &mut SqliteConnection, by: Claimant, limit: u32) -> Result<Vec<Claimed>> {
+    order: ClaimOrder,
+) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
-    let mut left = limit;
-    // Each round gives every line of the highest priority one turn.
+    let mut left = order.limit;
     while left > 0 {
-        let taken = claim_round(tx, by, left, &mut claimed).await?;
+        let turns = turns(tx, now, order.outbox, left).await?;
+        let taken = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        take(tx, now, order, turns, &mut claimed).await?;
         if taken == 0 {
             break;
         }
@@ -125,38 +131,66 @@ async fn claim_in(tx: &mut SqliteConnection, by: Claimant, limit: u32) -> Result
     Ok(claimed)
 }
 
-/// Claims one mail of each line whose turn it is. Gives how many rows it took, also those that can't be read.
-async fn claim_round(
+/// The next mails of the lines of one priority, in turn: the first of each, the second of each, and so on.
+async fn turns(
     tx: &mut SqliteConnection,
-    by: Claimant,
+    now: Timestamp,
+    outbox: MailboxId,
     limit: u32,
-    claimed: &mut Vec<Claimed>,
-) -> Result<u32> {
-    const STAGE: &str = "claim mails";
-    let Claimant { now, outbox, worker, until } = by;
+) -> Result<Vec<QueueId>> {
     let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(i64, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let Some((highest, _)) = due.first().copied() else { return Ok(0) };
-    let due = due.into_iter().take_while(|(rank, _)| *rank == highest);
-    let ids: Vec<QueueId> = due.map(|(_, id)| QueueId::from_uuid(id)).collect();
+    let due: Vec<(i64, String, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let Some((highest, ..)) = due.first() else { return Ok(Vec::new()) };
+    let lines: Vec<_> = due.iter().take_while(|(rank, ..)| rank == highest).collect();
+    let turns = limit.div_ceil(u32::try_from(lines.len()).unwrap_or(u32::MAX));
+    let mut mails = Vec::new();
+    for (place, (rank, contract, first)) in lines.into_iter().enumerate() {
+        if turns == 1 {
+            mails.push((0, place, *first));
+            continue;
+        }
+        let of_line = sqlx::query_as(OF_LINE).bind(now.as_millis()).bind(outbox.number()).bind(rank);
+        let of_line = of_line.bind(contract.as_str()).bind(i64::from(turns));
+        let of_line: Vec<(Uuid,)> = of_line.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+        mails.extend(of_line.into_iter().enumerate().map(|(turn, (id,))| (turn, place, id)));
+    }
+    mails.sort_unstable();
+    mails.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(mails.into_iter().map(|(.., id)| QueueId::from_uuid(id)).collect())
+}
+
+async fn take(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
+    ids: Vec<QueueId>,
+    claimed: &mut Vec<Claimed>,
+) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let mut edits = load(tx, ids.iter().copied()).await?;
     let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
-    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut taken = 0;
+    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let mut served: Vec<(Line, u32)> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
-        lanes::served(tx, now, &edit.line()).await?;
-        taken += 1;
+        let line = edit.line();
+        let place = served.iter().position(|(other, _)| *other == line);
+        let before = place.map_or(0, |place| served.remove(place).1);
+        served.push((line, before + 1));
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
             Ok(mail) => claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
-    save(tx, edits.into_values()).await?;
-    Ok(taken)
+    for (line, mails) in &served {
+        lanes::served(tx, now, line, *mails).await?;
+    }
+    save(tx, edits.into_values()).await
 }
 
 /// A mail as its worker gets it.
@@ -202,9 +236,13 @@ fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
     edit.note(entries);
 }
 
-async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+pub(super) async fn mark_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    claims: &[&ClaimMark],
+) -> Result<Vec<bool>> {
     let mut edits = load(tx, claims.iter().map(|mark| mark.id)).await?;
-    let mark = |mark: &ClaimMark| {
+    let mark = |mark: &&ClaimMark| {
         let marked = edits.get_mut(&mark.id).and_then(|edit| {
             let entries = edit.row.mark(now, mark.claim)?;
             edit.note(entries);
@@ -217,13 +255,13 @@ async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]
     Ok(marked)
 }
 
-async fn settle_in(
+pub(super) async fn settle_in(
     tx: &mut SqliteConnection,
     now: Timestamp,
-    settlements: &[Settlement],
+    settlements: &[&Settlement],
 ) -> Result<Vec<Settled>> {
     let mut edits = load(tx, settlements.iter().map(|settlement| settlement.id)).await?;
-    let settle = |settlement: &Settlement| {
+    let settle = |settlement: &&Settlement| {
         let settled = edits.get_mut(&settlement.id).map(|edit| {
             let (settled, entries) = edit.row.settle(now, settlement);
             edit.note(entries);
@@ -275,33 +313,15 @@ impl QueueWork for SqliteStore {
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        loop {
-            let mut tx = self.connections.join("claim mails").await?;
-            let done = claim_in(&mut tx, Claimant { now, outbox, worker, until }, limit).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.claim(now, ClaimOrder { outbox, limit, worker, until }).await
     }
 
     async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
-        loop {
-            let mut tx = self.connections.join("mark mails").await?;
-            let done = mark_in(&mut tx, now, claims).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.mark(now, claims).await
     }
 
     async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        loop {
-            let mut tx = self.connections.join("settle mails").await?;
-            let done = settle_in(&mut tx, now, settlements).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.settle(now, settlements).await
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
