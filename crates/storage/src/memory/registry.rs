@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use postroom_core::contract::Contract;
-use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey};
+use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey, WorkerId};
 use postroom_core::mailbox::{Kind, Mailbox};
 use postroom_core::step::{Step, StepOutbox};
 use postroom_core::time::Timestamp;
@@ -173,6 +173,10 @@ impl Mailboxes for MemoryStore {
             return Err(Error::new(ErrorKind::Conflict, STAGE));
         }
         rows.has_all(companion(&mailbox.settings).into_iter(), STAGE)?;
+        // The next claim finds out whether the new limits leave something.
+        if let Some((_, waits)) = rows.budgets.get_mut(&mailbox.id) {
+            *waits = None;
+        }
         Ok(rows.rewrite(change, mailbox.clone(), secret))
     }
 
@@ -247,6 +251,9 @@ impl Mailboxes for MemoryStore {
         let secret = rows.secrets.remove(&id).map_or(SecretWrite::Keep, |_| SecretWrite::Clear);
         rows.mailboxes.remove(&id);
         rows.health.remove(&id);
+        rows.probers.remove(&id);
+        rows.budgets.remove(&id);
+        rows.served.retain(|line, _| line.0 != id);
         rows.paused.remove(&Scope::Outbox(id));
         let changes = audit::mailbox_changes(Some(&mailbox), None, &secret);
         rows.write_audit(change, audit::mailbox_subject(id), "remove", changes);
@@ -354,12 +361,35 @@ impl HealthBook for MemoryStore {
         if rows.mailboxes.contains_key(&mailbox) {
             let before = rows.health.remove(&mailbox).unwrap_or_else(|| Health::unknown(mailbox));
             rows.health.insert(mailbox, health_after(before, now, sign));
+            rows.probers.remove(&mailbox);
         }
         Ok(())
     }
 
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool> {
+        let mut rows = self.rows();
+        let Some(health) = rows.health.get_mut(&mailbox) else { return Ok(true) };
+        if health.failures == 0 && !health.suspended {
+            return Ok(true);
+        }
+        if health.suspended || health.next_attempt.is_some_and(|next| next > now) {
+            return Ok(false);
+        }
+        health.next_attempt = Some(until);
+        rows.probers.insert(mailbox, worker);
+        Ok(true)
+    }
+
     async fn clear(&self, mailbox: MailboxId) -> Result<()> {
-        if let Some(health) = self.rows().health.get_mut(&mailbox) {
+        let mut rows = self.rows();
+        rows.probers.remove(&mailbox);
+        if let Some(health) = rows.health.get_mut(&mailbox) {
             *health = health_cleared(health);
         }
         Ok(())

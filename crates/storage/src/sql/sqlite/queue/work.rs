@@ -1,6 +1,7 @@
 //! Dispatchers' work: which outboxes have due mail, claims, marks, settlements, leases.
 
 use async_trait::async_trait;
+use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
@@ -11,6 +12,7 @@ use super::row::{Edit, load, save};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
+use crate::sql::sqlite::budgets::{self, Account};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::lanes;
 use crate::sql::sqlite::store::SqliteStore;
@@ -32,6 +34,7 @@ macro_rules! first_mail {
 pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
     "SELECT d.outbox FROM postroom_queue_lane d
     WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
+        AND (d.spent_until IS NULL OR d.spent_until <= ?1)
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
         AND EXISTS (SELECT 1 FROM postroom_queue_line l
             WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= ?1
@@ -58,14 +61,16 @@ macro_rules! due {
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT priority, mail FROM (",
+    "SELECT priority, mail, (SELECT limited FROM postroom_queue_lane WHERE outbox = ?2) FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
     " UNION ALL ",
     due!("2"),
     ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
-            WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
+            WHERE outbox = ?2 AND blocked = 0 AND (spent_until IS NULL OR spent_until <= ?1)
+                AND (retry_at IS NULL OR retry_at <= ?1
+                    OR EXISTS (SELECT 1 FROM postroom_health WHERE mailbox = ?2 AND prober = ?4)))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
@@ -94,7 +99,10 @@ pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(lease_until) FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until > ?1
     UNION ALL
     SELECT min(retry_at) FROM postroom_queue_lane
-        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1)";
+        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1
+    UNION ALL
+    SELECT min(spent_until) FROM postroom_queue_lane
+        WHERE due_at IS NOT NULL AND spent_until IS NOT NULL AND spent_until > ?1)";
 
 pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
@@ -111,47 +119,68 @@ struct Claimant {
     until: Timestamp,
 }
 
+/// What was claimed so far, and what of the outbox's budget is left for more.
+#[derive(Default)]
+struct Claiming {
+    claimed: Vec<Claimed>,
+    account: Option<Account>,
+    /// What the next mail waits for.
+    waits: Option<Wait>,
+}
+
 async fn claim_in(tx: &mut SqliteConnection, by: Claimant, limit: u32) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
+    let mut all = Claiming::default();
     let mut left = limit;
     // Each round gives every line of the highest priority one turn.
-    while left > 0 {
-        let taken = claim_round(tx, by, left, &mut claimed).await?;
+    while left > 0 && all.waits.is_none() {
+        let taken = claim_round(tx, by, left, &mut all).await?;
         if taken == 0 {
             break;
         }
         left = left.saturating_sub(taken);
     }
+    let Claiming { claimed, account, waits } = all;
+    if let Some(account) = account {
+        // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
+        let waits = waits.or_else(|| account.budget.wait(account.limits, by.now, 1));
+        account.save(tx, waits).await?;
+    }
     Ok(claimed)
 }
 
-/// Claims one mail of each line whose turn it is. Gives how many rows it took, also those that can't be read.
-async fn claim_round(
-    tx: &mut SqliteConnection,
-    by: Claimant,
-    limit: u32,
-    claimed: &mut Vec<Claimed>,
-) -> Result<u32> {
+/// Claims one mail of each line whose turn it is, as far as the budget goes. Gives how many rows it took, also those that can't
+/// be read.
+async fn claim_round(tx: &mut SqliteConnection, by: Claimant, limit: u32, all: &mut Claiming) -> Result<u32> {
     const STAGE: &str = "claim mails";
     let Claimant { now, outbox, worker, until } = by;
     let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(i64, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let Some((highest, _)) = due.first().copied() else { return Ok(0) };
-    let due = due.into_iter().take_while(|(rank, _)| *rank == highest);
-    let ids: Vec<QueueId> = due.map(|(_, id)| QueueId::from_uuid(id)).collect();
+    let due = due.bind(worker.uuid()).fetch_all(&mut *tx).await;
+    let due: Vec<(i64, Uuid, i64)> = due.map_err(failed(STAGE))?;
+    let Some((highest, _, limited)) = due.first().copied() else { return Ok(0) };
+    if limited != 0 && all.account.is_none() {
+        all.account = budgets::account(tx, outbox).await?;
+    }
+    let due = due.into_iter().take_while(|(rank, ..)| *rank == highest);
+    let ids: Vec<QueueId> = due.map(|(_, id, _)| QueueId::from_uuid(id)).collect();
     let mut edits = load(tx, ids.iter().copied()).await?;
     let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
     let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
     let mut taken = 0;
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+        if let Some(account) = &mut all.account
+            && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
+        {
+            all.waits = Some(wait);
+            break;
+        }
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
         lanes::served(tx, now, &edit.line()).await?;
         taken += 1;
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
-            Ok(mail) => claimed.push(mail),
+            Ok(mail) => all.claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
@@ -231,8 +260,14 @@ async fn settle_in(
         });
         settled.unwrap_or(Settled::Ignored)
     };
-    let settled = settlements.iter().map(settle).collect();
+    let settled: Vec<Settled> = settlements.iter().map(settle).collect();
+    let outboxes: Vec<i64> = settlements
+        .iter()
+        .map(|settlement| edits.get(&settlement.id).map_or(0, |edit| edit.line().0))
+        .collect();
     save(tx, edits.into_values()).await?;
+    let of = outboxes.into_iter().zip(settlements).zip(&settled);
+    budgets::give_back(tx, of.map(|((outbox, settlement), settled)| (outbox, settlement, *settled))).await?;
     Ok(settled)
 }
 
