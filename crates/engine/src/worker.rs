@@ -2,26 +2,24 @@
 //! a mailbox or the store.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postroom_core::failure::Failure;
+use postroom_core::governor::rest;
 use postroom_core::id::{BodyId, MailboxId, WorkerId};
 use postroom_core::mailbox::{Mailbox, SentCopy};
 use postroom_core::time::Timestamp;
-use postroom_storage::{HealthBook, LedgerWork, QueueWork, Sign};
+use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event;
+use crate::lanes::Lanes;
 use crate::postroom::{Postroom, random};
 
-/// How long a mailbox rests after its first failure; doubled with each further one.
-const FIRST_REST: Duration = Duration::from_secs(5);
-/// How long a mailbox rests at most.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 /// How long a task waits when the store fails, at first and at most.
 const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -53,6 +51,10 @@ pub(crate) struct Worker {
     renewed: Mutex<Instant>,
     stopping: AtomicBool,
     stop: Notify,
+    /// The connections of each outbox.
+    pub(crate) lanes: Arc<Lanes>,
+    /// Failures are recorded one by one, so that those of one outage count once.
+    failing: tokio::sync::Mutex<()>,
     /// Sent copies that are to be made, by companion.
     copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
 }
@@ -69,6 +71,8 @@ impl Worker {
             renewed,
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            lanes: Arc::default(),
+            failing: tokio::sync::Mutex::default(),
             copies: Mutex::default(),
         })
     }
@@ -187,16 +191,36 @@ impl Worker {
 
     /// Records that a mailbox failed, and how long it rests or that a person must act.
     pub(crate) async fn fails(&self, mailbox: MailboxId, failure: Failure, error: String) {
+        self.fails_since(mailbox, None, failure, error).await;
+    }
+
+    /// The same for one of several tries that run at once, which began at `begun`: an outage that ends them all counts once, so
+    /// what began before the last failure was recorded adds nothing to it, unless the server asks for a longer rest.
+    pub(crate) async fn fails_since(
+        &self,
+        mailbox: MailboxId,
+        begun: Option<Timestamp>,
+        failure: Failure,
+        error: String,
+    ) {
+        let _one_by_one = self.failing.lock().await;
         let book: &dyn HealthBook = self.postroom.store();
         let sign = match failure {
             Failure::Suspend => Sign::Suspended { error: error.clone() },
             Failure::RetryAfter(_) | Failure::GiveUp | Failure::Doubt => {
-                let failures = book.health(mailbox).await.map_or(0, |health| health.failures);
+                let health = book.health(mailbox).await.unwrap_or_else(|_| Health::unknown(mailbox));
                 let asked = match failure {
-                    Failure::RetryAfter(asked) => asked.unwrap_or_default(),
-                    _ => Duration::ZERO,
+                    Failure::RetryAfter(asked) => asked,
+                    _ => None,
                 };
-                Sign::Failure { error: error.clone(), wait: rest_after(failures).max(asked) }
+                let now = self.postroom.now();
+                let known = begun.is_some_and(|begun| health.failed_at.is_some_and(|at| at >= begun));
+                let rests = health.next_attempt.map(|next| next.since(now)).unwrap_or_default();
+                if known && (health.suspended || asked.unwrap_or_default() <= rests) {
+                    return;
+                }
+                let seed = random().map(u64::from_be_bytes).unwrap_or_default();
+                Sign::Failure { error: error.clone(), wait: rest(health.failures, asked, seed) }
             }
         };
         self.record(mailbox, &sign).await;
@@ -211,11 +235,6 @@ impl Worker {
             self.store_failed(&error);
         }
     }
-}
-
-/// How long a mailbox rests that failed so many times before.
-fn rest_after(failures: u32) -> Duration {
-    FIRST_REST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_REST)
 }
 
 #[cfg(test)]
@@ -239,12 +258,5 @@ mod tests {
         assert!(worker.holds(Instant::now()));
         worker.renew_once().await.expect("renewed");
         assert!(worker.holds(claimed));
-    }
-
-    #[test]
-    fn a_failing_mailbox_rests_longer_each_time_and_at_most_a_quarter_of_an_hour() {
-        let rests: Vec<u64> =
-            [0, 1, 2, 7, 8, u32::MAX].into_iter().map(|n| rest_after(n).as_secs()).collect();
-        assert_eq!(rests, [5, 10, 20, 640, 900, 900]);
     }
 }
