@@ -69,6 +69,7 @@ mod postroom;
 mod probe;
 mod register;
 mod release;
+mod reroute;
 mod run;
 mod sent_copy;
 mod sort;

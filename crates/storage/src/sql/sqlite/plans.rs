@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, Row};
 
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
-use super::queue::{desk, intake, row, work};
+use super::queue::{desk, intake, reroute, row, work};
 use super::store::SqliteStore;
 use super::{audit, bodies, events, lanes, links, mailboxes};
 
@@ -35,6 +35,8 @@ async fn no_statement_walks_over_a_table_that_grows() {
         lanes::REFRESH,
         bodies::PIECE_OF,
         bodies::ORPHANS,
+        bodies::REFERRED,
+        reroute::FROZEN,
         intake::EXISTING,
         intake::BASIS,
         intake::QUEUED,

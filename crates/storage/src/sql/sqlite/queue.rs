@@ -3,5 +3,6 @@
 pub(super) mod desk;
 mod host;
 pub(super) mod intake;
+pub(super) mod reroute;
 pub(super) mod row;
 pub(super) mod work;
