@@ -102,7 +102,11 @@ macro_rules! conformance_tests {
             the_outbox_that_waits_longest_is_due_first
             what_may_not_be_sent_is_neither_due_nor_claimed
             a_paused_contract_does_not_hold_up_another_on_its_outbox
-            claims_go_by_priority_then_due_time_then_id
+            claims_of_a_contract_go_by_priority_then_due_time_then_id
+            contracts_take_turns_whatever_their_backlogs
+            a_contract_that_comes_later_waits_for_one_turn_of_each_other
+            turns_are_taken_within_a_priority
+            a_clock_that_was_set_back_does_not_hold_up_new_mail
             a_claim_gives_what_its_worker_needs
             a_mail_is_claimed_neither_before_its_time_nor_from_its_expiry_on
             workers_claim_disjoint_rows_and_each_row_once

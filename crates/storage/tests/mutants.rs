@@ -30,6 +30,8 @@ enum Fault {
     None,
     /// A claim gives again what another worker has: `SELECT .. LIMIT` without a lock.
     ClaimsTwice,
+    /// Claims go by due time and id alone.
+    ServesInOrder,
     /// A mark does not look at the lease.
     MarksDeadClaims,
     /// A settlement goes by the row alone, whoever sends it.
@@ -203,7 +205,21 @@ through! { QueueWork:
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        let mut claimed = QueueWork::claim(&self.inner, now, outbox, limit, worker, until).await?;
+        let in_order = self.is(Fault::ServesInOrder);
+        let asked = if in_order { 1000 } else { limit };
+        let mut claimed = QueueWork::claim(&self.inner, now, outbox, asked, worker, until).await?;
+        if in_order {
+            claimed.sort_by_key(|one| one.id);
+            let too_many = claimed.split_off(claimed.len().min(usize::try_from(limit).expect("small")));
+            let given_back = too_many.iter().map(|one| Settlement {
+                id: one.id,
+                claim: one.claim,
+                results: Vec::new(),
+                due_at: one.created_at,
+                attempt: Attempt::Free,
+            });
+            self.inner.settle(now, &given_back.collect::<Vec<_>>()).await?;
+        }
         let mut claims = self.claims.lock().expect("no panic under the lock");
         if self.is(Fault::ClaimsTwice) && !claimed.is_empty() {
             claimed.extend(claims.values().next().cloned());
@@ -298,6 +314,8 @@ fn catches(fault: Fault, case: &str) {
 fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
     for (fault, case) in [
         (Fault::ClaimsTwice, "queue::workers_claim_disjoint_rows_and_each_row_once"),
+        (Fault::ServesInOrder, "queue::contracts_take_turns_whatever_their_backlogs"),
+        (Fault::ServesInOrder, "queue::a_contract_that_comes_later_waits_for_one_turn_of_each_other"),
         (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
         (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
         (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),

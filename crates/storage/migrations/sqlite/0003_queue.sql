@@ -64,8 +64,9 @@ CREATE TABLE postroom_queue_open (
     CHECK ((claim IS NULL) = (worker IS NULL) AND (claim IS NULL) = (lease_until IS NULL))
 ) STRICT, WITHOUT ROWID;
 
--- What a worker may claim, in the order of claiming.
-CREATE INDEX postroom_queue_open_waiting ON postroom_queue_open (outbox, paused, priority, due_at, mail, expires_at)
+-- What a worker may claim, in the order of claiming within a line.
+CREATE INDEX postroom_queue_open_waiting
+    ON postroom_queue_open (outbox, paused, priority, contract, due_at, mail, expires_at)
     WHERE claim IS NULL AND state = 'queued';
 CREATE INDEX postroom_queue_open_due ON postroom_queue_open (due_at) WHERE claim IS NULL AND state = 'queued';
 CREATE INDEX postroom_queue_open_expiry ON postroom_queue_open (expires_at)
@@ -77,12 +78,34 @@ CREATE INDEX postroom_queue_open_doubt ON postroom_queue_open (mail) WHERE state
 CREATE INDEX postroom_queue_open_contract ON postroom_queue_open (contract, mail);
 CREATE INDEX postroom_queue_open_outbox ON postroom_queue_open (outbox);
 
--- One row for each outbox that has had mail: when its first claimable mail is due, and whether the outbox may be tried. It
+-- One row for each line: the mail of one contract and priority at one outbox. A line that was served goes behind those that are
+-- ready, so that contracts take turns whatever the depth of their backlogs. Rows stay when their mail is gone: their number is that
+-- of the contracts, not of the mails.
+CREATE TABLE postroom_queue_line (
+    outbox INTEGER NOT NULL,
+    contract TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    -- When its first claimable mail is due; null when no mail can be claimed.
+    due_at INTEGER,
+    -- When a mail of it was claimed last.
+    served_at INTEGER NOT NULL DEFAULT 0,
+    -- Orders the lines that were served in the same millisecond.
+    turn INTEGER NOT NULL DEFAULT 0,
+    -- Since when it waits; null with due_at.
+    ready_at INTEGER AS (max(due_at, served_at)) STORED,
+    PRIMARY KEY (outbox, contract, priority)
+) STRICT, WITHOUT ROWID;
+
+-- The lines of an outbox and priority, in the order of their turns.
+CREATE INDEX postroom_queue_line_ready ON postroom_queue_line (outbox, priority, ready_at, turn, contract)
+    WHERE ready_at IS NOT NULL;
+
+-- One row for each outbox that has had mail: when its first line is ready, and whether the outbox may be tried. It
 -- follows from the other tables and is kept with them in each transaction, so that finding work costs the same with ten
 -- outboxes and with ten thousand.
 CREATE TABLE postroom_queue_lane (
     outbox INTEGER NOT NULL PRIMARY KEY,
-    -- Null when no mail can be claimed.
+    -- When its first line is ready; null when no mail can be claimed.
     due_at INTEGER,
     -- Not tried before; a copy of postroom_health.next_attempt.
     retry_at INTEGER,

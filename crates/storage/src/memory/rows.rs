@@ -9,6 +9,7 @@ use postroom_core::id::{
 };
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::mailbox::Mailbox;
+use postroom_core::message::Priority;
 use postroom_core::queue::Prepared;
 use postroom_core::step::Step;
 use postroom_core::time::Timestamp;
@@ -38,6 +39,9 @@ pub(super) struct Rows {
     pub(super) queue: BTreeMap<QueueId, QueuedMail>,
     /// The mails that are not finished.
     pub(super) hot: BTreeSet<QueueId>,
+    /// When a line was served last, and in which turn.
+    pub(super) served: BTreeMap<Line, (Timestamp, u64)>,
+    pub(super) turns: u64,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,
@@ -86,6 +90,9 @@ pub(super) enum Told {
     /// In itself: it is about a mailbox.
     Mailbox { at: Timestamp, mailbox: MailboxId, what: &'static str, detail: String },
 }
+
+/// The mail of one contract and priority at one outbox.
+pub(super) type Line = (MailboxId, ContractId, Priority);
 
 /// Where a received mail lies.
 pub(super) type RemoteMail = (MailboxId, String, u32, RemoteKey);
