@@ -81,6 +81,8 @@ pub(super) async fn reroute_in(
     let open = sqlx::query(OPEN).bind(id.uuid()).bind(to.outbox.number());
     open.execute(&mut *tx).await.map_err(failed(STAGE))?;
     bodies::release(tx, [rerouting.rewritten.uuid()]).await?;
+    let left = edit.line();
+    let joined = (to.outbox.number(), left.1.clone(), left.2);
     save(tx, [edit]).await?;
-    lanes::refresh(tx, [rerouting.from, to.outbox]).await
+    lanes::refresh_lines(tx, [left, joined]).await
 }
