@@ -4,6 +4,17 @@
 //! leaves is in `journeys/kill.rs` and `cargo xtask kill`.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "faults/death.rs"]
+mod death;
+#[path = "faults/house.rs"]
+mod house;
+#[path = "faults/moments.rs"]
+mod moments;
+#[path = "faults/store.rs"]
+mod store;
+#[path = "faults/wired.rs"]
+mod wired;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::fetch::{Round, fetch};
 use crate::handle::handle;
 use crate::maintain::maintain;
 use crate::sent_copy::copy;
-use crate::worker::Worker;
+use crate::worker::{Noun, Worker};
 
 use super::work::Work;
 
@@ -121,6 +121,9 @@ impl Turn {
     pub(super) async fn begin_what_is_due(&mut self) -> Result<bool> {
         let mut begun = 0;
         begun += self.begin_copies();
+        if self.worker.store_rests().is_some() {
+            return Ok(false);
+        }
         if self.work.send {
             begun += self.begin_lanes().await?;
         }
@@ -251,12 +254,14 @@ impl Turn {
         }
         let ledger: &dyn LedgerWork = self.store();
         let now = self.worker.postroom.now();
-        let claimed = ledger.claim(now, free, self.worker.id, self.worker.until(now)).await?;
+        let holder = Arc::new(self.worker.hold(Noun::Ledger)?);
+        let claimed = ledger.claim(now, free, holder.id, self.worker.until(now)).await?;
         let begun = claimed.len();
         for mail in claimed {
-            let worker = Arc::clone(&self.worker);
+            let (worker, holder) = (Arc::clone(&self.worker), Arc::clone(&holder));
             self.spawn(Task::Call, async move {
                 handle(worker, mail).await;
+                drop(holder);
                 Done::Nothing
             });
         }
@@ -281,7 +286,8 @@ impl Turn {
             .map(|next| next.saturating_duration_since(Instant::now()))
             .filter(|wait| !wait.is_zero())
             .min();
-        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5))
+        let rest = self.worker.store_rests().unwrap_or_default();
+        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5)).max(rest)
     }
 
     /// Lets the tasks finish what they have in hand, for so long at most.
