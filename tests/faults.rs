@@ -4,12 +4,24 @@
 //! leaves is in `journeys/kill.rs` and `cargo xtask kill`.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "faults/clocks.rs"]
+mod clocks;
+#[path = "faults/crowd.rs"]
+mod crowd;
 #[path = "faults/death.rs"]
 mod death;
 #[path = "faults/house.rs"]
 mod house;
+#[path = "faults/isolation.rs"]
+mod isolation;
+#[path = "faults/medium.rs"]
+mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[path = "faults/replies.rs"]
+mod replies;
+#[path = "faults/stopping.rs"]
+mod stopping;
 #[path = "faults/store.rs"]
 mod store;
 #[path = "faults/wired.rs"]

@@ -88,8 +88,7 @@ pub(crate) async fn linked(postroom: &Postroom, id: &str, port: u16, connections
         danger_plaintext: false,
         settings: SettingsDraft::Outbox(form),
     };
-    let outbox =
-        postroom.register(&actor(), &draft, SecretChange::Keep, Status::Active).await.unwrap();
+    let outbox = postroom.register(&actor(), &draft, SecretChange::Keep, Status::Active).await.unwrap();
     let linked = Contract::new(contract(id)).with_outbox(outbox.id, None);
     postroom.save_contract(&actor(), &linked).await.unwrap();
     outbox

@@ -10,15 +10,13 @@ use postroom::core::address::Address;
 use postroom::core::endpoint::{Host, Port};
 use postroom::core::id::{ClaimId, MailboxId};
 use postroom::transport::smtp::SmtpTransport;
-use postroom::transport::{
-    Crossing, Job, Lane, OutgoingTransport, ProbeReport, Receipt, Result, Route,
-};
+use postroom::transport::{Crossing, Job, Lane, OutgoingTransport, ProbeReport, Receipt, Result, Route};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// A moment in the life of one mail, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moment {
     /// The connection stands; no mail was asked for.
     Connected,

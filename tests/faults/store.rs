@@ -14,9 +14,7 @@ use postroom::engine::{Event, Observer, Work};
 use postroom::storage::Clock;
 use postroom::storage::memory::MemoryStore;
 use postroom::transport::memory::MemoryOutgoing;
-use postroom::transport::{
-    Crossing, Job, Lane, OutgoingTransport, ProbeReport, Receipt, Result, Route,
-};
+use postroom::transport::{Crossing, Job, Lane, OutgoingTransport, ProbeReport, Receipt, Result, Route};
 use postroom::{Options, Postroom};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -249,7 +247,10 @@ async fn a_connection_whose_results_can_not_be_stored_sends_no_more_than_it_may_
     let _worker = house.worker();
     seconds(60).await;
     let (sent, connections) = (house.server.carried().len(), house.server.connections());
-    assert!(sent >= 1 && sent <= 4 * connections && connections <= 5, "{sent} mails by {connections} connections");
+    assert!(
+        sent >= 1 && sent <= 4 * connections && connections <= 5,
+        "{sent} mails by {connections} connections"
+    );
     stuck.store(false, Ordering::SeqCst);
     seconds(60).await;
     assert_eq!(house.server.carried().len(), 100, "each once");

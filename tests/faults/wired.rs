@@ -66,10 +66,7 @@ impl Wired {
         Self { twin, ..Self::ruled(inner, |_| Wire::Whole) }
     }
 
-    pub(crate) fn ruled(
-        inner: Arc<dyn Store>,
-        rule: impl Fn(&str) -> Wire + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn ruled(inner: Arc<dyn Store>, rule: impl Fn(&str) -> Wire + Send + Sync + 'static) -> Self {
         let (calls, rule) = (Mutex::default(), Box::new(rule));
         let (late_marks, late_results) = (Mutex::default(), Mutex::default());
         Self { inner, twin: Twin::None, rule, calls, late_marks, late_results }
