@@ -191,6 +191,30 @@ async fn whatever_breaks_at_whatever_step_the_mail_is_sent_again_in_doubt_or_don
         let slow = if step == Step::Dot { End::Doubt(1) } else { End::Again };
         cases.spawn(check(format!("dripped at {step:?}"), Fault::drip(step, PATIENCE / 4), slow));
     }
+    let odd: [(&str, Fault, End); 9] = [
+        ("said twice", Fault::twice(Step::Greeting), End::Again),
+        ("said twice", Fault::twice(Step::Mail), End::Again),
+        ("said twice", Fault::twice(Step::Rcpt), End::Again),
+        // The mark is set by then, and it can be said that no dot has left.
+        ("said twice", Fault::twice(Step::Data), End::Again),
+        ("said twice", Fault::twice(Step::Dot), End::Done),
+        // 354 in the place of RCPT's reply.
+        ("in the wrong order", Fault::late(Step::Rcpt), End::Again),
+        ("never said", Fault::late(Step::Dot), End::Doubt(1)),
+        ("answered by nonsense", Fault::instead(Step::Data, 250, "fine"), End::Again),
+        ("answered by nonsense", Fault::instead(Step::Dot, 354, "go on"), End::Doubt(1)),
+    ];
+    for (kind, fault, end) in odd {
+        cases.spawn(check(format!("{kind}: {fault:?}"), fault, end));
+    }
+    for step in Step::ALL {
+        let split = Fault::split(step, Duration::from_millis(20));
+        cases.spawn(check(format!("split at {step:?}"), split, End::Done));
+        if !matches!(step, Step::Data | Step::Dot) {
+            let wrong = Fault::instead(step, 354, "go on");
+            cases.spawn(check(format!("354 at {step:?}"), wrong, End::Again));
+        }
+    }
     cases.spawn(check("taken, and not said".to_owned(), Fault::lost_reply(), End::Doubt(1)));
     while let Some(case) = cases.join_next().await {
         case.unwrap();
