@@ -79,6 +79,20 @@ pub fn health_cleared(before: &Health) -> Health {
     Health { last_success: before.last_success, ..Health::unknown(before.mailbox) }
 }
 
+/// What a change of health is to whoever reads events: only turns, never each sign.
+#[must_use]
+pub fn health_event(before: &Health, after: &Health) -> Option<(&'static str, String)> {
+    let said = || after.last_error.clone().unwrap_or_default();
+    let was_well = before.failures == 0 && !before.suspended;
+    let is_well = after.failures == 0 && !after.suspended;
+    match (before.suspended, after.suspended) {
+        (false, true) => Some(("suspended", said())),
+        _ if was_well && !is_well => Some(("failing", said())),
+        _ if !was_well && is_well => Some(("works", String::new())),
+        _ => None,
+    }
+}
+
 /// What is stored of a decision's basis when its mail is inserted.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "the arguments of one pure function")]

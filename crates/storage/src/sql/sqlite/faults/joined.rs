@@ -9,11 +9,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use postroom_core::id::{Revision, WorkerId};
 use postroom_core::queue::Prepared;
 
-use super::fixture::{accepted, check_whole, dropped_after, id, number, open, prepared, registered};
+use super::fixture::{Drops, accepted, check_whole, id, number, open, prepared, registered};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{ClaimMark, Enqueued, QueueIntake, QueueWork, Settled};
@@ -146,17 +146,21 @@ async fn what_fails_in_a_group_is_undone_and_the_rest_of_it_stays() {
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_mailbox WHERE changed_by = 'test13'").await, 1);
 }
 
-/// Runs calls at the same time, of which the first is dropped after so many polls and the third after others.
-async fn with_drops<F: Future>(calls: impl IntoIterator<Item = F>, round: usize) -> Vec<Option<F::Output>> {
-    let calls = calls.into_iter().enumerate().map(|(place, call)| {
-        let polls = match place {
-            0 => round % 61,
-            2 => (round * 7) % 67,
-            _ => usize::MAX,
-        };
-        dropped_after(call, polls)
-    });
-    in_time(join_all(calls)).await
+/// Runs calls at the same time, of which the first and the third are dropped in the middle.
+async fn with_drops<F: Future>(
+    calls: impl IntoIterator<Item = F>,
+    round: usize,
+    [first, third]: &mut [Drops; 2],
+) -> Vec<Option<F::Output>> {
+    let mut calls = calls.into_iter();
+    let mut next = || calls.next().expect("three calls or more");
+    let (one, two, three) = (next(), next(), next());
+    let others = join_all([two].into_iter().chain(calls));
+    let dropped = join(first.drop_in(round, one), third.drop_in(round * 7, three));
+    let ((one, three), others) = in_time(join(dropped, others)).await;
+    let mut others = others.into_iter().map(Some);
+    let two = others.next().flatten();
+    [one, two, three].into_iter().chain(others).collect()
 }
 
 /// Would miss a live call that hangs, that is told another's answer, or whose commit it takes for none: begun again it would
@@ -166,15 +170,14 @@ async fn a_dropped_call_of_a_group_leaves_the_others_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let outbox = registered(&store).await;
-    let (mut cut, mut done) = (0, 0);
+    let (mut submits, mut marking, mut settling) = <([Drops; 2], [Drops; 2], [Drops; 2])>::default();
     for round in 0..200 {
         let now = store.now();
         let mails: Vec<_> = (0..5).map(|_| prepared(now, &outbox)).collect();
-        let answers = with_drops(mails.iter().map(|mail| enqueue(&store, mail)), round).await;
+        let answers = with_drops(mails.iter().map(|mail| enqueue(&store, mail)), round, &mut submits).await;
         for (mail, answer) in mails.iter().zip(answers) {
-            match answer {
-                Some(answer) => assert_eq!(answer.unwrap(), Enqueued::New(mail.id)),
-                None => cut += 1,
+            if let Some(answer) = answer {
+                assert_eq!(answer.unwrap(), Enqueued::New(mail.id));
             }
         }
         let now = now + Duration::from_secs(1);
@@ -182,23 +185,25 @@ async fn a_dropped_call_of_a_group_leaves_the_others_whole() {
         let claimed = store.claim(now, outbox.id, 5, worker, until).await.unwrap();
         assert!(claimed.len() >= 3, "a live caller's mail is lost");
         let marks: Vec<_> = claimed.iter().map(|one| [ClaimMark { id: one.id, claim: one.claim }]).collect();
-        let answers = with_drops(marks.iter().map(|mark| store.mark(now, mark)), round).await;
+        let answers = with_drops(marks.iter().map(|mark| store.mark(now, mark)), round, &mut marking).await;
         assert!(answers.into_iter().flatten().all(|marked| marked.unwrap() == [true]));
         for mark in &marks {
             assert_eq!(store.mark(now, mark).await.unwrap(), [true]);
         }
         let settled: Vec<_> = claimed.iter().map(|one| [accepted(one, now)]).collect();
-        let answers = with_drops(settled.iter().map(|one| store.settle(now, one)), round).await;
+        let answers =
+            with_drops(settled.iter().map(|one| store.settle(now, one)), round, &mut settling).await;
         for answer in answers.into_iter().flatten() {
             assert_eq!(answer.unwrap(), [Settled::Applied], "round {round}");
-            done += 1;
         }
         if round % 8 == 0 {
             check_whole(&store).await;
         }
     }
     check_whole(&store).await;
-    assert!(cut > 200 && done > 400, "{cut} cut, {done} done: the drops miss the calls");
+    for drops in submits.iter().chain(&marking).chain(&settling) {
+        drops.check(40);
+    }
 }
 
 /// The last call of a group is dropped while its transaction is open and nobody has the turn.

@@ -172,7 +172,8 @@ async fn insert(tx: &mut SqliteConnection, now: Timestamp, mail: &Prepared, cont
         query.execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
     row::begin_timeline(tx, mail.id, &entry).await?;
-    lanes::refresh(tx, [resolution.outbox]).await
+    let line = (resolution.outbox.number(), mail.contract.as_str().to_owned(), rank);
+    lanes::joined(tx, now, line).await
 }
 
 /// Puts a mail into the queue, within a transaction. After an error some of it may be there: the caller undoes it.

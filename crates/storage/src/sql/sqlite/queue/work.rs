@@ -12,35 +12,53 @@ use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::lanes;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::lease::Lease;
 
 /// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
 const SWEEP: i64 = 500;
 
-pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = "SELECT l.outbox FROM postroom_queue_lane l
-    WHERE l.blocked = 0 AND l.due_at IS NOT NULL AND l.due_at <= ?1 AND (l.retry_at IS NULL OR l.retry_at <= ?1)
-        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-        AND EXISTS (SELECT 1 FROM postroom_queue_open q
-            WHERE q.outbox = l.outbox AND q.paused = 0 AND q.priority IN (0, 1, 2)
-                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1)
-    ORDER BY l.due_at, l.outbox LIMIT ?2";
+/// The first mail of a line that may be sent now; `l` is the line.
+macro_rules! first_mail {
+    () => {
+        "SELECT q.mail FROM postroom_queue_open q
+            WHERE q.outbox = l.outbox AND q.paused = 0 AND q.priority = l.priority AND q.contract = l.contract
+                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+            ORDER BY q.due_at, q.mail LIMIT 1"
+    };
+}
 
-/// The due mails of one priority, in the order of claiming.
+pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
+    "SELECT d.outbox FROM postroom_queue_lane d
+    WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
+        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
+        AND EXISTS (SELECT 1 FROM postroom_queue_line l
+            WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= ?1
+                AND EXISTS (",
+    first_mail!(),
+    "))
+    ORDER BY d.due_at, d.outbox LIMIT ?2"
+);
+
+/// The lines of one priority whose turn it is, in order, each with its first mail.
 macro_rules! due {
     ($rank:literal) => {
         concat!(
-            "SELECT * FROM (SELECT q.mail, q.priority, q.due_at FROM postroom_queue_open q
-                WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ",
+            "SELECT * FROM (SELECT l.priority, l.ready_at, l.turn, l.contract, (",
+            first_mail!(),
+            ") AS mail FROM postroom_queue_line l
+                WHERE l.outbox = ?2 AND l.priority = ",
             $rank,
-            " AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
-                ORDER BY q.due_at, q.mail LIMIT ?3)"
+            " AND l.ready_at IS NOT NULL AND l.ready_at <= ?1 AND EXISTS (",
+            first_mail!(),
+            ") ORDER BY l.ready_at, l.turn, l.contract LIMIT ?3)"
         )
     };
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT mail FROM (",
+    "SELECT priority, mail FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
@@ -49,7 +67,7 @@ pub(in crate::sql::sqlite) const DUE: &str = concat!(
     ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
             WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-    ORDER BY priority, due_at, mail LIMIT ?3"
+    ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
 
 pub(in crate::sql::sqlite) const FROZEN: &str =
@@ -84,37 +102,61 @@ pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-async fn claim_in(
-    tx: &mut SqliteConnection,
+/// Who claims, and until when.
+#[derive(Clone, Copy)]
+struct Claimant {
     now: Timestamp,
     outbox: MailboxId,
-    limit: u32,
     worker: WorkerId,
     until: Timestamp,
-) -> Result<Vec<Claimed>> {
-    const STAGE: &str = "claim mails";
-    let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(Uuid,)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    if due.is_empty() {
-        return Ok(Vec::new());
+}
+
+async fn claim_in(tx: &mut SqliteConnection, by: Claimant, limit: u32) -> Result<Vec<Claimed>> {
+    let mut claimed = Vec::new();
+    let mut left = limit;
+    // Each round gives every line of the highest priority one turn.
+    while left > 0 {
+        let taken = claim_round(tx, by, left, &mut claimed).await?;
+        if taken == 0 {
+            break;
+        }
+        left = left.saturating_sub(taken);
     }
-    let ids: Vec<QueueId> = due.into_iter().map(|(id,)| QueueId::from_uuid(id)).collect();
+    Ok(claimed)
+}
+
+/// Claims one mail of each line whose turn it is. Gives how many rows it took, also those that can't be read.
+async fn claim_round(
+    tx: &mut SqliteConnection,
+    by: Claimant,
+    limit: u32,
+    claimed: &mut Vec<Claimed>,
+) -> Result<u32> {
+    const STAGE: &str = "claim mails";
+    let Claimant { now, outbox, worker, until } = by;
+    let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
+    let due: Vec<(i64, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let Some((highest, _)) = due.first().copied() else { return Ok(0) };
+    let due = due.into_iter().take_while(|(rank, _)| *rank == highest);
+    let ids: Vec<QueueId> = due.map(|(_, id)| QueueId::from_uuid(id)).collect();
     let mut edits = load(tx, ids.iter().copied()).await?;
     let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
     let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut claimed = Vec::new();
+    let mut taken = 0;
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
+        lanes::served(tx, now, &edit.line()).await?;
+        taken += 1;
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
             Ok(mail) => claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
     save(tx, edits.into_values()).await?;
-    Ok(claimed)
+    Ok(taken)
 }
 
 /// A mail as its worker gets it.
@@ -235,7 +277,7 @@ impl QueueWork for SqliteStore {
     ) -> Result<Vec<Claimed>> {
         loop {
             let mut tx = self.connections.join("claim mails").await?;
-            let done = claim_in(&mut tx, now, outbox, limit, worker, until).await;
+            let done = claim_in(&mut tx, Claimant { now, outbox, worker, until }, limit).await;
             if let Some(done) = tx.finish(done).await {
                 return done;
             }
