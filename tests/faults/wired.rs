@@ -138,11 +138,15 @@ through! { HealthBook:
     fn health(mailbox: MailboxId) -> Health;
     fn all_health() -> Vec<Health>;
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
-    fn clear(mailbox: MailboxId) -> ();
+    fn clear(now: Timestamp, mailbox: MailboxId) -> ();
 }
 
 through! { Audit:
     fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+}
+
+through! { Events:
+    fn events(after: EventNumber, limit: u32) -> Vec<EventRecord>;
 }
 
 through! { Vault:
