@@ -231,6 +231,24 @@ async fn a_submission_whose_answer_is_lost_is_the_same_mail_when_it_is_repeated(
     assert_eq!(house.server.carried().len(), 1);
 }
 
+// Seen to fail when the claims of a task that is gone are renewed with all others: the mail was crossing as long as the worker lived.
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_task_panics_leaves_its_mail_to_the_end_of_the_lease() {
+    let once = AtomicBool::new(false);
+    let panics = move || assert!(once.swap(true, Ordering::SeqCst), "the test has asked for a panic");
+    let house = House::new(|_| Wire::Whole, panics).await;
+    let first = submit(&house.postroom, "ACME").await;
+    let second = submit(&house.postroom, "ACME").await;
+    let _worker = house.worker();
+    seconds(60).await;
+    let mut states = Vec::new();
+    for mail in [&first, &second] {
+        states.push(show(&house.postroom, mail).await.item.state);
+    }
+    assert_eq!(states, [State::InDoubt, State::Accepted], "the one was marked, the other is sent");
+    assert_eq!(house.server.carried().len(), 1);
+}
+
 // Seen to fail when a connection goes on to the next mail while a result of its own is not committed.
 #[tokio::test(start_paused = true)]
 async fn a_connection_whose_results_can_not_be_stored_sends_no_more_than_it_may_leave_in_doubt() {
