@@ -23,11 +23,13 @@ use tokio::time::Instant;
 use crate::event::Event as Happened;
 use crate::lanes::{Place, Signs};
 use crate::postroom::random;
-use crate::worker::{CopyOrder, Worker};
+use crate::worker::{CopyOrder, Holder, STORE_REST, Worker};
 
 /// One connection's way to the queue.
 struct QueueLane {
     worker: Arc<Worker>,
+    /// The name that it claims under.
+    holder: Holder,
     mailbox: Mailbox,
     signs: Arc<Signs>,
     place: Place,
@@ -40,7 +42,8 @@ struct QueueLane {
 }
 
 /// Drives one connection of an outbox until nothing is due for it.
-pub(crate) async fn dispatch(worker: Arc<Worker>, mailbox: Mailbox, signs: Arc<Signs>) {
+pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>) {
+    let worker = Arc::clone(holder.worker());
     let Some(transport) = worker.postroom.ports.outgoing.clone() else { return };
     let (id, begun) = (mailbox.id, worker.postroom.now());
     let place = worker.lanes.enter(id);
@@ -51,6 +54,7 @@ pub(crate) async fn dispatch(worker: Arc<Worker>, mailbox: Mailbox, signs: Arc<S
     let idle = AtomicBool::new(true);
     let lane = QueueLane {
         worker: Arc::clone(&worker),
+        holder,
         mailbox,
         signs,
         place,
@@ -100,6 +104,13 @@ impl QueueLane {
 
     fn take(&self, attempt: ClaimId) -> Option<(Claimed, Instant)> {
         self.claims.lock().ok()?.remove(&attempt)
+    }
+
+    /// The mark of a claim, if it is in hand and surely still held.
+    fn live(&self, attempt: ClaimId) -> Option<ClaimMark> {
+        let claims = self.claims.lock().ok()?;
+        let (claimed, taken) = claims.get(&attempt)?;
+        self.worker.holds(*taken).then_some(ClaimMark { id: claimed.id, claim: attempt })
     }
 
     /// The claimed mail as a job, or why it can't be one.
@@ -210,9 +221,12 @@ impl Lane for QueueLane {
             let taken = Instant::now();
             let now = self.worker.postroom.now();
             let claimed =
-                self.queue().claim(now, self.mailbox.id, 1, self.worker.id, self.worker.until(now)).await;
+                self.queue().claim(now, self.mailbox.id, 1, self.holder.id, self.worker.until(now)).await;
             let claimed = match claimed {
-                Ok(claimed) => claimed.into_iter().next()?,
+                Ok(claimed) => {
+                    self.worker.store_works();
+                    claimed.into_iter().next()?
+                }
                 Err(error) => {
                     self.worker.store_failed(&error);
                     return None;
@@ -234,23 +248,26 @@ impl Lane for QueueLane {
     }
 
     async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
-        let mark = {
-            let Ok(claims) = self.claims.lock() else { return Crossing::Stop };
-            match claims.get(&attempt) {
-                Some((claimed, taken)) if self.worker.holds(*taken) => {
-                    ClaimMark { id: claimed.id, claim: attempt }
+        let (mut wait, most) = STORE_REST;
+        // A mark whose commit has an unknown outcome can be repeated, for as long as the claim is surely held.
+        while let Some(mark) = self.live(attempt) {
+            match self.queue().mark(self.worker.postroom.now(), &[mark]).await.as_deref() {
+                Ok([true]) => return Crossing::Go,
+                Ok(_) => break,
+                Err(error) => {
+                    self.worker.store_failed(error);
+                    if !matches!(error.failure(), Failure::RetryAfter(_)) {
+                        break;
+                    }
+                    self.worker.rest(wait).await;
+                    if self.worker.is_stopping() {
+                        break;
+                    }
+                    wait = (wait * 2).min(most);
                 }
-                _ => return Crossing::Stop,
-            }
-        };
-        match self.queue().mark(self.worker.postroom.now(), &[mark]).await.as_deref() {
-            Ok([true]) => Crossing::Go,
-            Ok(_) => Crossing::Stop,
-            Err(error) => {
-                self.worker.store_failed(error);
-                Crossing::Stop
             }
         }
+        Crossing::Stop
     }
 
     async fn finished(&self, attempt: ClaimId, receipt: Receipt) {

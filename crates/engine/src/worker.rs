@@ -1,4 +1,4 @@
-//! What the tasks of one running worker share: its id, its lease, whether it is stopping, and how it reports trouble with
+//! What the tasks of one running worker share: the names that it claims under, its lease, whether it is stopping, and how it reports trouble with
 //! a mailbox or the store.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::lanes::Lanes;
 use crate::postroom::{Postroom, random};
 
 /// How long a task waits when the store fails, at first and at most.
-const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A sent copy that is to be made.
 #[derive(Debug)]
@@ -44,11 +44,41 @@ impl CopyOrder {
     }
 }
 
+/// Of what claims are held under a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Noun {
+    Queue,
+    Ledger,
+}
+
+/// A name to claim under, for as long as it is kept.
+pub(crate) struct Holder {
+    pub(crate) id: WorkerId,
+    worker: Arc<Worker>,
+}
+
+impl Holder {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Ok(mut held) = self.worker.held.lock() {
+            held.remove(&self.id);
+        }
+    }
+}
+
 pub(crate) struct Worker {
     pub(crate) postroom: Postroom,
-    pub(crate) id: WorkerId,
     pub(crate) lease: Duration,
+    /// Under which names claims are held, and of which noun.
+    held: Mutex<BTreeMap<WorkerId, Noun>>,
     renewed: Mutex<Instant>,
+    /// Until when nothing new is begun because the store failed, and how long that rest is.
+    trouble: Mutex<Option<(Instant, Duration)>>,
     stopping: AtomicBool,
     stop: Notify,
     /// The connections of each outbox.
@@ -60,21 +90,31 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(postroom: Postroom) -> Result<Self> {
-        let id = WorkerId::new(postroom.now(), random()?);
+    pub(crate) fn new(postroom: Postroom) -> Self {
         let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
         let renewed = Mutex::new(Instant::now());
-        Ok(Self {
+        Self {
             postroom,
-            id,
             lease,
+            held: Mutex::default(),
             renewed,
+            trouble: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
             lanes: Arc::default(),
             failing: tokio::sync::Mutex::default(),
             copies: Mutex::default(),
-        })
+        }
+    }
+
+    /// A name to claim under. What is claimed under it is renewed for as long as the name is kept, and no longer: a claim that
+    /// nobody here works on, because its answer was lost or its task panicked, runs out like that of a dead worker.
+    pub(crate) fn hold(self: &Arc<Self>, noun: Noun) -> Result<Holder> {
+        let id = WorkerId::new(self.postroom.now(), random()?);
+        if let Ok(mut held) = self.held.lock() {
+            held.insert(id, noun);
+        }
+        Ok(Holder { id, worker: Arc::clone(self) })
     }
 
     /// Until when what is claimed now is held, by the store's clock.
@@ -141,23 +181,23 @@ impl Worker {
         let asked = Instant::now();
         let store = self.postroom.store();
         let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (store, store);
-        let now = self.postroom.now();
-        let renewed = match queue.renew(now, self.id, self.until(now)).await {
-            Ok(_) => ledger.renew(now, self.id, self.until(now)).await,
-            Err(error) => Err(error),
-        };
-        match renewed {
-            Ok(_) => {
-                if let Ok(mut renewed) = self.renewed.lock() {
-                    *renewed = asked;
-                }
-                Ok(())
-            }
-            Err(error) => {
+        // A name that is taken from here on has claimed nothing before `asked`.
+        let held = self.held.lock().map(|held| held.clone()).unwrap_or_default();
+        for (id, noun) in held {
+            let now = self.postroom.now();
+            let renewed = match noun {
+                Noun::Queue => queue.renew(now, id, self.until(now)).await,
+                Noun::Ledger => ledger.renew(now, id, self.until(now)).await,
+            };
+            if let Err(error) = renewed {
                 self.store_failed(&error);
-                Err(error.into())
+                return Err(error.into());
             }
         }
+        if let Ok(mut renewed) = self.renewed.lock() {
+            *renewed = asked;
+        }
+        Ok(())
     }
 
     /// Calls the store until it answers something else than "not now". What a server has said is not forgotten because
@@ -182,6 +222,32 @@ impl Worker {
     pub(crate) fn store_failed(&self, error: &dyn std::error::Error) {
         tracing::warn!(target: "postroom", "the store failed: {error}");
         self.postroom.ports.observer.observe(&Event::StoreFailed { error: error.to_string() });
+        let (first, most) = STORE_REST;
+        if let Ok(mut trouble) = self.trouble.lock() {
+            let now = Instant::now();
+            *trouble = match *trouble {
+                // Others have failed at the same time.
+                Some((until, rest)) if now < until => Some((until, rest)),
+                Some((_, rest)) => Some((now + (rest * 2).min(most), (rest * 2).min(most))),
+                None => Some((now + first, first)),
+            };
+        }
+    }
+
+    /// The store took a claim: what is due is begun at once again.
+    pub(crate) fn store_works(&self) {
+        if let Ok(mut trouble) = self.trouble.lock() {
+            *trouble = None;
+        }
+    }
+
+    /// For how long nothing new should be begun because the store failed. A full medium still tells what is due: without the rest a
+    /// server would be dialled, and nothing claimed for it, again and again.
+    pub(crate) fn store_rests(&self) -> Option<Duration> {
+        let trouble = self.trouble.lock().ok()?;
+        trouble
+            .map(|(until, _)| until.saturating_duration_since(Instant::now()))
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Records that a mailbox works.
@@ -239,15 +305,13 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use postroom_storage::memory::MemoryStore;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_was_paused_past_its_lease_holds_nothing_until_it_renews_or_claims_anew() {
-        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build()).expect("a worker");
+        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build());
         let claimed = Instant::now();
         assert!(worker.holds(claimed));
         tokio::time::advance(worker.lease * 8 / 10).await;
