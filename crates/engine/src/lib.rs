@@ -64,6 +64,7 @@ mod explain;
 mod fetch;
 mod handle;
 mod handler;
+mod lanes;
 mod maintain;
 mod postroom;
 mod probe;

@@ -7,21 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postroom_core::failure::Failure;
+use postroom_core::governor::rest;
 use postroom_core::id::{BodyId, MailboxId, WorkerId};
 use postroom_core::mailbox::{Mailbox, SentCopy};
 use postroom_core::time::Timestamp;
-use postroom_storage::{HealthBook, LedgerWork, QueueWork, Sign};
+use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event;
+use crate::lanes::Lanes;
 use crate::postroom::{Postroom, random};
 
-/// How long a mailbox rests after its first failure; doubled with each further one.
-const FIRST_REST: Duration = Duration::from_secs(5);
-/// How long a mailbox rests at most.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 /// How long a task waits when the store fails, at first and at most.
 pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -69,6 +67,8 @@ impl Drop for Holder {
 
 pub(crate) struct Worker {
     pub(crate) postroom: Postroom,
+    /// Who it is; claims are held under names of their own.
+    pub(crate) id: WorkerId,
     pub(crate) lease: Duration,
     /// Under which names claims are held, and of which noun.
     held: Mutex<BTreeMap<WorkerId, Noun>>,
@@ -77,15 +77,21 @@ pub(crate) struct Worker {
     trouble: Mutex<Option<(Instant, Duration)>>,
     stopping: AtomicBool,
     stop: Notify,
+    /// The connections of each outbox.
+    pub(crate) lanes: Arc<Lanes>,
+    /// Failures are recorded one by one, so that those of one outage count once.
+    failing: tokio::sync::Mutex<()>,
     /// Sent copies that are to be made, by companion.
     copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
 }
 
 impl Worker {
-    pub(crate) fn new(postroom: Postroom) -> Self {
+    pub(crate) fn new(postroom: Postroom) -> Result<Self> {
+        let id = WorkerId::new(postroom.now(), random()?);
         let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
         let renewed = Mutex::new(Instant::now());
-        Self {
+        Ok(Self {
+            id,
             postroom,
             lease,
             held: Mutex::default(),
@@ -93,8 +99,10 @@ impl Worker {
             trouble: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            lanes: Arc::default(),
+            failing: tokio::sync::Mutex::default(),
             copies: Mutex::default(),
-        }
+        })
     }
 
     /// A name to claim under. What is claimed under it is renewed for as long as the name is kept, and no longer: a claim that
@@ -247,16 +255,36 @@ impl Worker {
 
     /// Records that a mailbox failed, and how long it rests or that a person must act.
     pub(crate) async fn fails(&self, mailbox: MailboxId, failure: Failure, error: String) {
+        self.fails_since(mailbox, None, failure, error).await;
+    }
+
+    /// The same for one of several tries that run at once, which began at `begun`: an outage that ends them all counts once, so
+    /// what began before the last failure was recorded adds nothing to it, unless the server asks for a longer rest.
+    pub(crate) async fn fails_since(
+        &self,
+        mailbox: MailboxId,
+        begun: Option<Timestamp>,
+        failure: Failure,
+        error: String,
+    ) {
+        let _one_by_one = self.failing.lock().await;
         let book: &dyn HealthBook = self.postroom.store();
         let sign = match failure {
             Failure::Suspend => Sign::Suspended { error: error.clone() },
             Failure::RetryAfter(_) | Failure::GiveUp | Failure::Doubt => {
-                let failures = book.health(mailbox).await.map_or(0, |health| health.failures);
+                let health = book.health(mailbox).await.unwrap_or_else(|_| Health::unknown(mailbox));
                 let asked = match failure {
-                    Failure::RetryAfter(asked) => asked.unwrap_or_default(),
-                    _ => Duration::ZERO,
+                    Failure::RetryAfter(asked) => asked,
+                    _ => None,
                 };
-                Sign::Failure { error: error.clone(), wait: rest_after(failures).max(asked) }
+                let now = self.postroom.now();
+                let known = begun.is_some_and(|begun| health.failed_at.is_some_and(|at| at >= begun));
+                let rests = health.next_attempt.map(|next| next.since(now)).unwrap_or_default();
+                if known && (health.suspended || asked.unwrap_or_default() <= rests) {
+                    return;
+                }
+                let seed = random().map(u64::from_be_bytes).unwrap_or_default();
+                Sign::Failure { error: error.clone(), wait: rest(health.failures, asked, seed) }
             }
         };
         self.record(mailbox, &sign).await;
@@ -273,11 +301,6 @@ impl Worker {
     }
 }
 
-/// How long a mailbox rests that failed so many times before.
-fn rest_after(failures: u32) -> Duration {
-    FIRST_REST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_REST)
-}
-
 #[cfg(test)]
 mod tests {
     use postroom_storage::memory::MemoryStore;
@@ -286,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_was_paused_past_its_lease_holds_nothing_until_it_renews_or_claims_anew() {
-        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build());
+        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build()).expect("a worker");
         let claimed = Instant::now();
         assert!(worker.holds(claimed));
         tokio::time::advance(worker.lease * 8 / 10).await;
@@ -297,12 +320,5 @@ mod tests {
         assert!(worker.holds(Instant::now()));
         worker.renew_once().await.expect("renewed");
         assert!(worker.holds(claimed));
-    }
-
-    #[test]
-    fn a_failing_mailbox_rests_longer_each_time_and_at_most_a_quarter_of_an_hour() {
-        let rests: Vec<u64> =
-            [0, 1, 2, 7, 8, u32::MAX].into_iter().map(|n| rest_after(n).as_secs()).collect();
-        assert_eq!(rests, [5, 10, 20, 640, 900, 900]);
     }
 }

@@ -16,6 +16,7 @@
 //! ```
 
 mod bodies;
+mod budgets;
 mod events;
 mod fixture;
 mod ledger;
@@ -135,6 +136,19 @@ macro_rules! conformance_tests {
             mails_are_listed_by_state_and_contract_in_pages
             a_mail_shows_the_least_finished_of_its_recipients
             the_queue_survives_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; budgets:
+            no_minute_sees_more_messages_than_the_limit
+            a_day_in_utc_sees_no_more_recipients_than_the_limit
+            workers_share_one_budget
+            an_outbox_out_of_budget_is_due_when_it_has_some_again
+            what_was_not_sent_is_given_back
+            what_was_sent_or_has_an_unknown_end_is_not_given_back
+            a_raised_limit_counts_at_once_and_an_outbox_without_one_has_nothing_to_show
+            a_mail_that_no_day_allows_is_claimed_and_takes_nothing
+            a_budget_survives_a_reopening
+            one_worker_tries_a_mailbox_that_failed
+            a_probe_that_nobody_ends_is_over_in_time
         );
         $crate::conformance_tests!(@$mode $with; ledger:
             a_place_is_first_then_known_and_another_epoch_is_renumbered

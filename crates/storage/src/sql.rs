@@ -1,5 +1,7 @@
-//! The SQL stores. What they share is in `rows` and `migrate`; each database has its room below, with SQL of its own.
+//! The SQL stores. What they share is in `rows`, `migrate`, `admit` and `combine`; each database has its room below, with SQL of its own.
 
+mod admit;
+mod combine;
 mod migrate;
 mod rows;
 #[cfg(feature = "sqlite")]

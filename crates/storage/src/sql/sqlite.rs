@@ -3,12 +3,12 @@
 
 mod audit;
 mod bodies;
+mod budgets;
 mod connection;
 mod events;
 mod failed;
 #[cfg(test)]
 mod faults;
-mod group;
 mod health;
 mod lanes;
 mod ledger;

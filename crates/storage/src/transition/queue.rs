@@ -81,6 +81,13 @@ impl QueueRow {
         self.lease.is_none() && self.recipients.iter().any(|one| one.state == State::Queued)
     }
 
+    /// How many recipients wait for a worker.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        let queued = self.recipients.iter().filter(|one| one.state == State::Queued);
+        u64::try_from(queued.count()).unwrap_or(u64::MAX)
+    }
+
     /// Whether a worker may claim it at `now`, as far as the mail itself is concerned.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {

@@ -26,8 +26,8 @@ pub(super) const LINES: &str = "INSERT INTO postroom_queue_line (outbox, contrac
         SET due_at = excluded.due_at, served_at = min(served_at, coalesce(?2, served_at))
         WHERE due_at IS NOT excluded.due_at OR served_at > ?2";
 
-/// The line goes behind all that are ready.
-pub(super) const SERVED: &str = "UPDATE postroom_queue_line SET served_at = ?4, turn = 1 + coalesce(
+/// The line goes behind all that are ready, by as many turns as it had.
+pub(super) const SERVED: &str = "UPDATE postroom_queue_line SET served_at = ?4, turn = ?5 + coalesce(
         (SELECT l.turn FROM postroom_queue_line l
             WHERE l.outbox = ?1 AND l.priority = ?3 AND l.ready_at IS NOT NULL AND l.ready_at = ?4
             ORDER BY l.turn DESC LIMIT 1), 0)
@@ -46,7 +46,7 @@ macro_rules! first_ready {
 
 /// One seek for each priority; a lane that stays as it is is not written.
 pub(super) const REFRESH: &str = concat!(
-    "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked)
+    "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked, limited)
     SELECT m.id, nullif(min(",
     first_ready!("0"),
     ", ",
@@ -55,14 +55,17 @@ pub(super) const REFRESH: &str = concat!(
     first_ready!("2"),
     "), 9223372036854775807), h.next_attempt,
         m.status <> 'active' OR coalesce(h.suspended, 0) OR EXISTS (
-            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(m.id AS TEXT))
+            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(m.id AS TEXT)),
+        m.settings ->> 'per_minute' IS NOT NULL OR m.settings ->> 'recipients_per_day' IS NOT NULL
     FROM json_each(?1) j
     JOIN postroom_mailbox m ON m.id = j.value AND m.kind = 'outbox'
     LEFT JOIN postroom_health h ON h.mailbox = m.id
     WHERE true
     ON CONFLICT (outbox) DO UPDATE
-        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked
-        WHERE (due_at, retry_at, blocked) IS NOT (excluded.due_at, excluded.retry_at, excluded.blocked)"
+        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked,
+            limited = excluded.limited
+        WHERE (due_at, retry_at, blocked, limited)
+            IS NOT (excluded.due_at, excluded.retry_at, excluded.blocked, excluded.limited)"
 );
 
 /// Refreshes the lanes of these outboxes; what is no outbox is left out.
@@ -88,9 +91,9 @@ pub(super) async fn refresh_lines(
     write_lines(tx, &lines, None).await
 }
 
-/// Refreshes the line that a mail was submitted to.
-pub(super) async fn joined(tx: &mut SqliteConnection, now: Timestamp, line: Line) -> Result<()> {
-    write_lines(tx, &[line], Some(now)).await
+/// Refreshes the lines that mails were submitted to.
+pub(super) async fn joined(tx: &mut SqliteConnection, now: Timestamp, lines: &[Line]) -> Result<()> {
+    write_lines(tx, lines, Some(now)).await
 }
 
 async fn write_lines(tx: &mut SqliteConnection, lines: &[Line], submitted: Option<Timestamp>) -> Result<()> {
@@ -103,13 +106,14 @@ async fn write_lines(tx: &mut SqliteConnection, lines: &[Line], submitted: Optio
     refresh(tx, outboxes).await
 }
 
-/// Sends a line that a mail is claimed from to the end of the turns. Its refresh follows with the mail's new state.
+/// Sends a line that mails are claimed from to the end of the turns. Its refresh follows with the mails' new state.
 pub(super) async fn served(
     tx: &mut SqliteConnection,
     now: Timestamp,
     (outbox, contract, priority): &Line,
+    mails: u32,
 ) -> Result<()> {
     let query = sqlx::query(SERVED).bind(outbox).bind(contract.as_str()).bind(priority).bind(now.as_millis());
-    query.execute(tx).await.map_err(failed("move a line"))?;
+    query.bind(i64::from(mails)).execute(tx).await.map_err(failed("move a line"))?;
     Ok(())
 }

@@ -54,7 +54,8 @@ pub(in crate::sql::sqlite) const RECIPIENT: &str = "UPDATE postroom_queue_recipi
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
     FROM json_each(?1) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1";
 
-const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+/// In the order in which they are given.
+pub(super) const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
     SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
     FROM json_each(?1) ORDER BY key";
 
@@ -173,23 +174,7 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
         if before.is_finished() {
             reopened.push(json!(id));
         }
-        let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
-        let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
-        let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
-        let until = row.lease.map(|lease| lease.until.as_millis());
-        open.push(json!([
-            id,
-            edit.outbox,
-            edit.contract,
-            edit.priority,
-            state,
-            due_at,
-            expires_at,
-            row.attempts,
-            claim,
-            worker,
-            until
-        ]));
+        open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
     for (sql, rows) in [
         (RECIPIENT, &recipients),
@@ -204,21 +189,35 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
     lanes::refresh_lines(tx, lines).await
 }
 
-/// Writes the first timeline entry of a mail.
-pub(super) async fn begin_timeline(
-    tx: &mut SqliteConnection,
-    id: QueueId,
-    entry: &TimelineEntry,
-) -> Result<()> {
-    write(tx, TIMELINE, &[timeline_row(&hex(id.uuid()), entry)]).await
+/// The row of an unfinished mail, for [`OPEN`].
+pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
+    let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
+    let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
+    let until = row.lease.map(|lease| lease.until.as_millis());
+    let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
+    json!([
+        id,
+        outbox,
+        contract,
+        priority,
+        row.state(),
+        due_at,
+        expires_at,
+        row.attempts,
+        claim,
+        worker,
+        until
+    ])
 }
 
-fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
+/// An entry of a mail's timeline, for [`TIMELINE`].
+pub(super) fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
     let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
     json!([id, at.as_millis(), recipient, what, state, detail, actor])
 }
 
-async fn write(tx: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<()> {
+/// Writes rows by a statement that takes them apart; none, when there are none.
+pub(super) async fn write(tx: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<()> {
     if !rows.is_empty() {
         sqlx::query(sql).bind(to_json(rows)?).execute(tx).await.map_err(failed(STAGE))?;
     }

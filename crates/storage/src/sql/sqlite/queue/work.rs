@@ -1,6 +1,7 @@
 //! Dispatchers' work: which outboxes have due mail, claims, marks, settlements, leases.
 
 use async_trait::async_trait;
+use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
@@ -10,11 +11,15 @@ use uuid::Uuid;
 use super::row::{Edit, load, save};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
+use crate::sql::combine::ClaimOrder;
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
+use crate::sql::sqlite::budgets::{self, Account};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes;
+use crate::sql::sqlite::lanes::{self, Line};
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::lease::Lease;
+
+const CLAIM: &str = "claim mails";
 
 /// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
 const SWEEP: i64 = 500;
@@ -32,6 +37,7 @@ macro_rules! first_mail {
 pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
     "SELECT d.outbox FROM postroom_queue_lane d
     WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
+        AND (d.spent_until IS NULL OR d.spent_until <= ?1)
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
         AND EXISTS (SELECT 1 FROM postroom_queue_line l
             WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= ?1
@@ -58,17 +64,25 @@ macro_rules! due {
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT priority, mail FROM (",
+    "SELECT priority, contract, mail, (SELECT limited FROM postroom_queue_lane WHERE outbox = ?2) FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
     " UNION ALL ",
     due!("2"),
     ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
-            WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
+            WHERE outbox = ?2 AND blocked = 0 AND (spent_until IS NULL OR spent_until <= ?1)
+                AND (retry_at IS NULL OR retry_at <= ?1
+                    OR EXISTS (SELECT 1 FROM postroom_health WHERE mailbox = ?2 AND prober = ?4)))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
+
+/// The next mails of one line.
+pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_queue_open q
+    WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ?3 AND q.contract = ?4
+        AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+    ORDER BY q.due_at, q.mail LIMIT ?5";
 
 pub(in crate::sql::sqlite) const FROZEN: &str =
     "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size
@@ -94,7 +108,10 @@ pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(lease_until) FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until > ?1
     UNION ALL
     SELECT min(retry_at) FROM postroom_queue_lane
-        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1)";
+        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1
+    UNION ALL
+    SELECT min(spent_until) FROM postroom_queue_lane
+        WHERE due_at IS NOT NULL AND spent_until IS NOT NULL AND spent_until > ?1)";
 
 pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
@@ -102,61 +119,113 @@ pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-/// Who claims, and until when.
-#[derive(Clone, Copy)]
-struct Claimant {
-    now: Timestamp,
-    outbox: MailboxId,
-    worker: WorkerId,
-    until: Timestamp,
+/// What was claimed so far, and what of the outbox's budget is left for more.
+#[derive(Default)]
+struct Claiming {
+    claimed: Vec<Claimed>,
+    account: Option<Account>,
+    /// What the next mail waits for.
+    waits: Option<Wait>,
 }
 
-async fn claim_in(tx: &mut SqliteConnection, by: Claimant, limit: u32) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
-    let mut left = limit;
-    // Each round gives every line of the highest priority one turn.
-    while left > 0 {
-        let taken = claim_round(tx, by, left, &mut claimed).await?;
+/// Claims due mails of an outbox, as far as its budget goes: each line of the highest priority has its turn, and another, until
+/// there are enough.
+pub(super) async fn claim_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    order: ClaimOrder,
+) -> Result<Vec<Claimed>> {
+    let mut all = Claiming::default();
+    let mut left = order.limit;
+    while left > 0 && all.waits.is_none() {
+        let turns = turns(tx, now, order, left, &mut all).await?;
+        let taken = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        take(tx, now, order, turns, &mut all).await?;
         if taken == 0 {
             break;
         }
         left = left.saturating_sub(taken);
     }
+    let Claiming { claimed, account, waits } = all;
+    if let Some(account) = account {
+        // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
+        let waits = waits.or_else(|| account.budget.wait(account.limits, now, 1));
+        account.save(tx, waits).await?;
+    }
     Ok(claimed)
 }
 
-/// Claims one mail of each line whose turn it is. Gives how many rows it took, also those that can't be read.
-async fn claim_round(
+/// The next mails of the lines of one priority, in turn: the first of each, the second of each, and so on.
+async fn turns(
     tx: &mut SqliteConnection,
-    by: Claimant,
+    now: Timestamp,
+    ClaimOrder { outbox, worker, .. }: ClaimOrder,
     limit: u32,
-    claimed: &mut Vec<Claimed>,
-) -> Result<u32> {
-    const STAGE: &str = "claim mails";
-    let Claimant { now, outbox, worker, until } = by;
+    all: &mut Claiming,
+) -> Result<Vec<QueueId>> {
     let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(i64, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let Some((highest, _)) = due.first().copied() else { return Ok(0) };
-    let due = due.into_iter().take_while(|(rank, _)| *rank == highest);
-    let ids: Vec<QueueId> = due.map(|(_, id)| QueueId::from_uuid(id)).collect();
+    let due = due.bind(worker.uuid()).fetch_all(&mut *tx).await;
+    let due: Vec<(i64, String, Uuid, i64)> = due.map_err(failed(CLAIM))?;
+    let Some((highest, .., limited)) = due.first() else { return Ok(Vec::new()) };
+    if *limited != 0 && all.account.is_none() {
+        all.account = budgets::account(tx, outbox).await?;
+    }
+    let lines: Vec<_> = due.iter().take_while(|(rank, ..)| rank == highest).collect();
+    let turns = limit.div_ceil(u32::try_from(lines.len()).unwrap_or(u32::MAX));
+    let mut mails = Vec::new();
+    for (place, (rank, contract, first, _)) in lines.into_iter().enumerate() {
+        if turns == 1 {
+            mails.push((0, place, *first));
+            continue;
+        }
+        let of_line = sqlx::query_as(OF_LINE).bind(now.as_millis()).bind(outbox.number()).bind(rank);
+        let of_line = of_line.bind(contract.as_str()).bind(i64::from(turns));
+        let of_line: Vec<(Uuid,)> = of_line.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+        mails.extend(of_line.into_iter().enumerate().map(|(turn, (id,))| (turn, place, id)));
+    }
+    mails.sort_unstable();
+    mails.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(mails.into_iter().map(|(.., id)| QueueId::from_uuid(id)).collect())
+}
+
+async fn take(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
+    ids: Vec<QueueId>,
+    all: &mut Claiming,
+) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let mut edits = load(tx, ids.iter().copied()).await?;
     let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
-    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut taken = 0;
+    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let mut served: Vec<(Line, u32)> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+        if let Some(account) = &mut all.account
+            && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
+        {
+            all.waits = Some(wait);
+            break;
+        }
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
-        lanes::served(tx, now, &edit.line()).await?;
-        taken += 1;
+        let line = edit.line();
+        let place = served.iter().position(|(other, _)| *other == line);
+        let before = place.map_or(0, |place| served.remove(place).1);
+        served.push((line, before + 1));
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
-            Ok(mail) => claimed.push(mail),
+            Ok(mail) => all.claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
-    save(tx, edits.into_values()).await?;
-    Ok(taken)
+    for (line, mails) in &served {
+        lanes::served(tx, now, line, *mails).await?;
+    }
+    save(tx, edits.into_values()).await
 }
 
 /// A mail as its worker gets it.
@@ -202,9 +271,13 @@ fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
     edit.note(entries);
 }
 
-async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+pub(super) async fn mark_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    claims: &[&ClaimMark],
+) -> Result<Vec<bool>> {
     let mut edits = load(tx, claims.iter().map(|mark| mark.id)).await?;
-    let mark = |mark: &ClaimMark| {
+    let mark = |mark: &&ClaimMark| {
         let marked = edits.get_mut(&mark.id).and_then(|edit| {
             let entries = edit.row.mark(now, mark.claim)?;
             edit.note(entries);
@@ -217,13 +290,13 @@ async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]
     Ok(marked)
 }
 
-async fn settle_in(
+pub(super) async fn settle_in(
     tx: &mut SqliteConnection,
     now: Timestamp,
-    settlements: &[Settlement],
+    settlements: &[&Settlement],
 ) -> Result<Vec<Settled>> {
     let mut edits = load(tx, settlements.iter().map(|settlement| settlement.id)).await?;
-    let settle = |settlement: &Settlement| {
+    let settle = |settlement: &&Settlement| {
         let settled = edits.get_mut(&settlement.id).map(|edit| {
             let (settled, entries) = edit.row.settle(now, settlement);
             edit.note(entries);
@@ -231,8 +304,14 @@ async fn settle_in(
         });
         settled.unwrap_or(Settled::Ignored)
     };
-    let settled = settlements.iter().map(settle).collect();
+    let settled: Vec<Settled> = settlements.iter().map(settle).collect();
+    let outboxes: Vec<i64> = settlements
+        .iter()
+        .map(|settlement| edits.get(&settlement.id).map_or(0, |edit| edit.line().0))
+        .collect();
     save(tx, edits.into_values()).await?;
+    let of = outboxes.into_iter().zip(settlements).zip(&settled);
+    budgets::give_back(tx, of.map(|((outbox, settlement), settled)| (outbox, *settlement, *settled))).await?;
     Ok(settled)
 }
 
@@ -275,33 +354,15 @@ impl QueueWork for SqliteStore {
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        loop {
-            let mut tx = self.connections.join("claim mails").await?;
-            let done = claim_in(&mut tx, Claimant { now, outbox, worker, until }, limit).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.claim(now, ClaimOrder { outbox, limit, worker, until }).await
     }
 
     async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
-        loop {
-            let mut tx = self.connections.join("mark mails").await?;
-            let done = mark_in(&mut tx, now, claims).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.mark(now, claims).await
     }
 
     async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        loop {
-            let mut tx = self.connections.join("settle mails").await?;
-            let done = settle_in(&mut tx, now, settlements).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.settle(now, settlements).await
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
