@@ -139,6 +139,11 @@ through! { HealthBook:
     fn all_health() -> Vec<Health>;
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
     fn clear(now: Timestamp, mailbox: MailboxId) -> ();
+    fn probe(now: Timestamp, mailbox: MailboxId, worker: WorkerId, until: Timestamp) -> bool;
+}
+
+through! { Budgets:
+    fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
 }
 
 through! { Audit:
@@ -214,6 +219,7 @@ through! { QueueDesk:
     fn list(query: &QueueQuery) -> Vec<QueueItem>;
     fn show(id: QueueId) -> Option<QueueRecord>;
     fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
+    fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
 }
 
 through! { LedgerIntake:
