@@ -300,7 +300,8 @@ async fn a_server_that_takes_fewer_connections_gets_fewer_and_costs_no_attempt_a
         mails.push(place.submit("C0", "mail", 1).await);
     }
     place.work(10 * MINUTE).await;
-    let (refused, taken) = (place.town.seen().refused, place.town.seen().taken.len());
+    let refused = place.town.seen().refused;
+    let taken = place.town.seen().taken.len();
     // One try a minute to have one more; a lane that is opened anew each second would be refused 600 times.
     assert!((1..=15).contains(&refused), "{refused}");
     // Three connections that take a mail in ten seconds, or nearly three: no rest of the outbox in between.
