@@ -133,6 +133,7 @@ async fn show(session: &Session, id: QueueId) -> Result<()> {
         "failures": health.failures,
         "last_error": health.last_error,
         "next_attempt": health.next_attempt,
+        "waits": crate::health::budget(session, record.item.outbox).await?.waits,
     });
     session.output.document(&document, || text(&document, &record))
 }

@@ -96,6 +96,8 @@ pub struct Claimed {
     pub body: BodyId,
     /// Its size in bytes.
     pub size: u64,
+    /// The content itself, where the store gives it along: one way to the store fewer for the many mails that are one piece.
+    pub content: Option<Bytes>,
     /// When it was submitted.
     pub created_at: Timestamp,
     /// Not sent after.

@@ -278,6 +278,7 @@ impl QueueWork for MemoryStore {
                     attempt: one.row.attempts.saturating_add(1),
                     body: one.body,
                     size: one.size,
+                    content: None,
                     created_at: one.row.created_at,
                     expires_at: one.row.expires_at,
                     on_doubt: one.row.on_doubt,

@@ -47,6 +47,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         work::DUE_OUTBOXES,
         work::DUE,
         work::OF_LINE,
+        work::CONTENTS,
         work::RENEW,
         work::OVERDUE,
         work::NEXT_DUE,

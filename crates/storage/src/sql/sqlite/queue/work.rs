@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
 use super::row::{Edit, Served, load, save, save_served};
+use crate::bodies::PIECE;
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
 use crate::sql::combine::ClaimOrder;
@@ -89,6 +90,10 @@ pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_qu
         AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
     ORDER BY q.due_at, q.mail LIMIT ?5";
 
+/// The first pieces of contents.
+pub(in crate::sql::sqlite) const CONTENTS: &str = "SELECT j.key, p.content
+    FROM json_each(?1) j JOIN postroom_body_piece p ON p.body = unhex(j.value) AND p.number = 0";
+
 pub(in crate::sql::sqlite) const RENEW: &str = "UPDATE postroom_queue_open SET lease_until = ?3
     WHERE claim IS NOT NULL AND lease_until > ?1 AND worker = ?2";
 
@@ -162,12 +167,34 @@ pub(super) async fn claim_in(
         }
         claimed.extend(all.claimed);
     }
+    bring_along(tx, claimed.iter_mut().map(|(_, mail)| mail)).await?;
     let mut answers: Vec<Vec<Claimed>> = orders.iter().map(|_| Vec::new()).collect();
     for (order, mail) in claimed {
         let place = orders.iter().position(|other| std::ptr::eq(other, order));
         answers.get_mut(place.ok_or_else(unreadable)?).ok_or_else(unreadable)?.push(mail);
     }
     Ok(answers)
+}
+
+/// Gives the contents along that are one piece.
+async fn bring_along<'a>(
+    tx: &mut SqliteConnection,
+    mails: impl Iterator<Item = &'a mut Claimed>,
+) -> Result<()> {
+    let whole = u64::try_from(PIECE).unwrap_or(u64::MAX);
+    let mut mails: Vec<&mut Claimed> = mails.filter(|mail| mail.size <= whole).collect();
+    if mails.is_empty() {
+        return Ok(());
+    }
+    let bodies: Vec<String> = mails.iter().map(|mail| hex(mail.body.uuid())).collect();
+    let contents = sqlx::query_as(CONTENTS).bind(to_json(&bodies)?);
+    let contents: Vec<(i64, Vec<u8>)> = contents.fetch_all(tx).await.map_err(failed(CLAIM))?;
+    for (place, content) in contents {
+        if let Some(mail) = mails.get_mut(small::<usize>(place)?) {
+            mail.content = Some(content.into());
+        }
+    }
+    Ok(())
 }
 
 type Due = (i64, String, Uuid, i64, Option<Uuid>);
@@ -269,6 +296,7 @@ fn read_claimed(edit: &Edit, outbox: MailboxId, claim: ClaimId, places: &[u32]) 
         attempt: edit.row.attempts.saturating_add(1),
         body: BodyId::from_uuid(unhex(&body)?.ok_or_else(unreadable)?),
         size,
+        content: None,
         created_at: edit.row.created_at,
         expires_at: edit.row.expires_at,
         on_doubt: edit.row.on_doubt,
