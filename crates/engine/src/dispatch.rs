@@ -183,6 +183,9 @@ impl QueueLane {
                 {
                     self.worker.order(order);
                 }
+                if events.contains(&Event::Doubt) {
+                    self.worker.doubts();
+                }
                 let (id, outbox) = (claimed.id, claimed.outbox);
                 self.worker.postroom.observe(&Happened::Sent { id, outbox, results: events });
             }

@@ -68,6 +68,7 @@ mod lanes;
 mod maintain;
 mod postroom;
 mod probe;
+mod prove;
 mod register;
 mod release;
 mod reroute;

@@ -40,11 +40,12 @@ pub(in crate::sql::sqlite) const OPEN: &str = "INSERT INTO postroom_queue_open
         expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
         worker = excluded.worker, lease_until = excluded.lease_until";
 
-pub(in crate::sql::sqlite) const REOPENED: &str = "UPDATE postroom_queue_mail SET state = NULL
+pub(in crate::sql::sqlite) const REOPENED: &str =
+    "UPDATE postroom_queue_mail SET state = NULL, finished_at = NULL
     WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
 
 pub(in crate::sql::sqlite) const FINISHED: &str = "UPDATE postroom_queue_mail AS m
-    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3
+    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3, finished_at = j.value ->> 4
     FROM json_each(?1) j WHERE m.id = unhex(j.value ->> 0)";
 
 pub(in crate::sql::sqlite) const CLOSED: &str = "DELETE FROM postroom_queue_open
@@ -168,7 +169,8 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
         lines.insert(edit.line());
         let state = row.state();
         if row.is_finished() {
-            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis()]));
+            let at = edit.log.last().map(|entry| entry.at.as_millis());
+            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis(), at]));
             continue;
         }
         if before.is_finished() {
