@@ -33,8 +33,6 @@ async fn no_statement_walks_over_a_table_that_grows() {
         audit::OF_SUBJECT,
         events::EVENTS,
         lanes::REFRESH,
-        lanes::LINES,
-        lanes::SERVED,
         bodies::PIECE_OF,
         bodies::ORPHANS,
         bodies::REFERRED,
@@ -47,20 +45,12 @@ async fn no_statement_walks_over_a_table_that_grows() {
         intake::BASIS,
         intake::QUEUED,
         intake::TODAY,
-        insert::TALLY,
         intake::SENT,
         row::MAILS,
-        row::RECIPIENTS,
-        row::OPEN,
-        row::REOPENED,
-        row::FINISHED,
-        row::CLOSED,
-        row::RECIPIENT,
         budgets::OF,
         work::DUE_OUTBOXES,
         work::DUE,
         work::OF_LINE,
-        work::FROZEN,
         work::RENEW,
         work::OVERDUE,
         work::NEXT_DUE,
@@ -84,6 +74,8 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER);
     statements.extend(retention::REMOVE);
+    statements.extend(row::SAVE.split(';'));
+    statements.extend(insert::INSERT.split(';'));
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     for sql in statements {
