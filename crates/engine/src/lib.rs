@@ -69,6 +69,7 @@ mod links;
 mod maintain;
 mod postroom;
 mod probe;
+mod prove;
 mod register;
 mod release;
 mod reroute;

@@ -137,6 +137,9 @@ fn tell(worker: &Worker, outbox: &Mailbox, verdict: &Verdict) {
     {
         worker.order(order);
     }
+    if results.contains(&Event::Doubt) {
+        worker.doubts();
+    }
     let (id, outbox) = (verdict.claimed.id, verdict.claimed.outbox);
     worker.postroom.observe(&Happened::Sent { id, outbox, results });
 }

@@ -84,6 +84,8 @@ pub(crate) struct Worker {
     trouble: Mutex<Option<(Instant, Duration)>>,
     stopping: AtomicBool,
     stop: Notify,
+    /// Whether mail came into doubt since it was asked.
+    doubted: AtomicBool,
     /// The connections of each outbox.
     pub(crate) lanes: Arc<Lanes>,
     /// Failures are recorded one by one, so that those of one outage count once.
@@ -106,6 +108,7 @@ impl Worker {
             trouble: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            doubted: AtomicBool::new(false),
             lanes: Arc::default(),
             failing: tokio::sync::Mutex::default(),
             working: Mutex::default(),
@@ -133,6 +136,17 @@ impl Worker {
     pub(crate) fn holds(&self, claimed: Instant) -> bool {
         let since = self.renewed.lock().map_or(claimed, |renewed| claimed.max(*renewed));
         since.elapsed() < self.lease - self.lease / 10
+    }
+
+    /// Says that mail came into doubt: it is looked for at once.
+    pub(crate) fn doubts(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+        self.postroom.ports.bell.notify_one();
+    }
+
+    /// Whether mail came into doubt since the last call.
+    pub(crate) fn has_doubted(&self) -> bool {
+        self.doubted.swap(false, Ordering::SeqCst)
     }
 
     /// Has a sent copy made.

@@ -70,9 +70,9 @@ pub(in crate::sql::sqlite) const SAVE: &str = concat!(
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
     FROM json_each(?) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1;\n",
     open!("?"),
-    ";\nUPDATE postroom_queue_mail SET state = NULL WHERE id IN (SELECT unhex(value) FROM json_each(?));
+    ";\nUPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id IN (SELECT unhex(value) FROM json_each(?));
 UPDATE postroom_queue_mail AS m
-    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3
+    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3, finished_at = j.value ->> 4
     FROM json_each(?) j WHERE m.id = unhex(j.value ->> 0);
 DELETE FROM postroom_queue_open WHERE mail IN (SELECT unhex(value ->> 0) FROM json_each(?));\n",
     timeline!("?"),
@@ -211,7 +211,8 @@ pub(super) async fn save_served(
         lines.insert(edit.line());
         let state = row.state();
         if row.is_finished() {
-            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis()]));
+            let at = edit.log.last().map(|entry| entry.at.as_millis());
+            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis(), at]));
             continue;
         }
         if before.is_finished() {
