@@ -73,6 +73,7 @@ pub mod message;
 pub mod mime;
 pub mod provider;
 pub mod queue;
+pub mod reroute;
 pub mod resolve;
 pub mod rules;
 pub mod schedule;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::event::Event as Happened;
 use crate::lanes::{Place, Signs};
 use crate::postroom::random;
-use crate::worker::{CopyOrder, Holder, Noun, STORE_REST, Worker};
+use crate::worker::{CopyOrder, Holder, STORE_REST, Worker};
 
 /// One connection's way to the queue.
 struct QueueLane {
@@ -42,17 +42,14 @@ struct QueueLane {
 }
 
 /// Drives one connection of an outbox until nothing is due for it.
-pub(crate) async fn dispatch(worker: Arc<Worker>, mailbox: Mailbox, signs: Arc<Signs>) {
+pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>) {
+    let worker = Arc::clone(holder.worker());
     let Some(transport) = worker.postroom.ports.outgoing.clone() else { return };
     let (id, begun) = (mailbox.id, worker.postroom.now());
     let place = worker.lanes.enter(id);
     let route = match worker.postroom.route(&mailbox).await {
         Ok(route) => route,
         Err(error) => return worker.fails_since(id, Some(begun), error.failure(), error.to_string()).await,
-    };
-    let holder = match worker.hold(Noun::Queue) {
-        Ok(holder) => holder,
-        Err(error) => return worker.store_failed(&error),
     };
     let idle = AtomicBool::new(true);
     let lane = QueueLane {

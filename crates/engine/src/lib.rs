@@ -70,6 +70,7 @@ mod postroom;
 mod probe;
 mod register;
 mod release;
+mod reroute;
 mod run;
 mod sent_copy;
 mod sort;

@@ -57,6 +57,12 @@ pub(crate) struct Holder {
     worker: Arc<Worker>,
 }
 
+impl Holder {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+}
+
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Ok(mut held) = self.worker.held.lock() {
@@ -67,8 +73,6 @@ impl Drop for Holder {
 
 pub(crate) struct Worker {
     pub(crate) postroom: Postroom,
-    /// Who it is; claims are held under names of their own.
-    pub(crate) id: WorkerId,
     pub(crate) lease: Duration,
     /// Under which names claims are held, and of which noun.
     held: Mutex<BTreeMap<WorkerId, Noun>>,
@@ -86,12 +90,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(postroom: Postroom) -> Result<Self> {
-        let id = WorkerId::new(postroom.now(), random()?);
+    pub(crate) fn new(postroom: Postroom) -> Self {
         let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
         let renewed = Mutex::new(Instant::now());
-        Ok(Self {
-            id,
+        Self {
             postroom,
             lease,
             held: Mutex::default(),
@@ -102,7 +104,7 @@ impl Worker {
             lanes: Arc::default(),
             failing: tokio::sync::Mutex::default(),
             copies: Mutex::default(),
-        })
+        }
     }
 
     /// A name to claim under. What is claimed under it is renewed for as long as the name is kept, and no longer: a claim that
@@ -309,7 +311,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_was_paused_past_its_lease_holds_nothing_until_it_renews_or_claims_anew() {
-        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build()).expect("a worker");
+        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build());
         let claimed = Instant::now();
         assert!(worker.holds(claimed));
         tokio::time::advance(worker.lease * 8 / 10).await;

@@ -17,6 +17,7 @@
 
 mod bodies;
 mod budgets;
+mod desk;
 mod events;
 mod fixture;
 mod ledger;
@@ -187,6 +188,13 @@ macro_rules! conformance_tests {
             received_mail_has_events_and_what_a_baseline_leaves_out_has_none
             a_mailbox_is_an_event_when_it_takes_a_turn
             the_numbers_go_on_after_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; desk:
+            a_rerouted_mail_goes_by_its_new_outbox_with_its_new_content
+            a_mail_that_a_server_has_or_may_have_is_not_rerouted
+            what_waits_or_failed_is_rerouted_in_the_state_that_it_is_in
+            a_reroute_by_what_has_changed_is_refused
+            a_rerouted_mail_keeps_the_null_path
         );
         $crate::conformance_tests!(@$mode $with; bodies:
             staged_pieces_come_back_in_any_order

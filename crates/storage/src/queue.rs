@@ -7,8 +7,8 @@ use postroom_core::id::{
     Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey, WorkerId,
 };
 use postroom_core::message::OnDoubt;
-use postroom_core::queue::{Event, Prepared, Recipient, State};
-use postroom_core::resolve::Reason;
+use postroom_core::queue::{Basis, Event, Prepared, Recipient, State};
+use postroom_core::resolve::{Reason, Resolution};
 use postroom_core::time::Timestamp;
 use serde::Serialize;
 
@@ -322,6 +322,8 @@ pub struct QueueRecord {
     pub recipients: Vec<RecipientState>,
     /// The timeline, in order.
     pub timeline: Vec<TimelineEntry>,
+    /// Whether it was submitted as raw bytes.
+    pub raw: bool,
     /// The content; none once retention removed it.
     #[serde(skip)]
     pub body: Option<BodyId>,
@@ -344,6 +346,24 @@ pub struct QueueQuery {
     pub limit: Option<u32>,
 }
 
+/// Another outbox for a mail: what was decided, and what it was decided by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct Rerouting {
+    /// The mail.
+    pub id: QueueId,
+    /// The outbox that was to send it.
+    pub from: MailboxId,
+    /// The content that was rewritten.
+    pub rewritten: BodyId,
+    /// The new outbox and sender, with the reasons.
+    pub resolution: Resolution,
+    /// What the decision was made by.
+    pub basis: Basis,
+    /// The new return path of a mail that has one; one with the null path keeps that.
+    pub return_path: Address,
+}
+
 /// What people do with the queue.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -356,10 +376,26 @@ pub trait QueueDesk: Send + Sync {
 
     /// Applies a person's decision to every recipient whose state has that way: retry, cancel, hold, unhold, accept or
     /// refuse what is in doubt. A claimed mail is left alone. Due at once when it is queued again; a retry counts
-    /// attempts anew, and gives a mail whose time ran out as much time again.
+    /// attempts anew, and gives a mail whose time ran out as much time again. A mail whose content retention removed is
+    /// not sent again.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotPossible`] when no recipient has that way, a worker has the mail, or the event is no
-    /// person's; [`crate::ErrorKind::NotFound`].
+    /// [`crate::ErrorKind::NotPossible`] when no recipient has that way, a worker has the mail, its content is gone, or the
+    /// event is no person's; [`crate::ErrorKind::NotFound`].
     async fn decide(&self, now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> Result<()>;
+
+    /// Gives a mail another outbox, sender and return path, with its rewritten `content` in place of the old one, which goes.
+    /// No state changes; the timeline tells who did it, and both outboxes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] while a recipient is claimed, crossing, in doubt, accepted or bounced, or for a raw
+    /// mail; [`crate::ErrorKind::Conflict`] when outbox or content are not those that were read;
+    /// [`crate::ErrorKind::StaleDecision`] when the links are not; [`crate::ErrorKind::NotFound`].
+    async fn reroute(
+        &self,
+        now: Timestamp,
+        actor: &Actor,
+        rerouting: &Rerouting,
+        content: Bytes,
+    ) -> Result<()>;
 }

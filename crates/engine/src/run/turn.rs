@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_core::governor::may_open;
-use postroom_core::id::MailboxId;
+use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_core::time::Timestamp;
 use postroom_storage::{HealthBook, LedgerWork, MailboxQuery, Mailboxes, QueueWork};
@@ -216,13 +216,16 @@ impl Turn {
             let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
             let registered = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
             let most = usize::try_from(self.worker.lanes.most(id, registered)).unwrap_or(usize::MAX);
-            if !may_open(own, most, free) || !self.may_probe(id).await? {
+            if !may_open(own, most, free) {
                 continue;
             }
-            let (worker, signs) = (Arc::clone(&self.worker), Signs::new());
+            let (holder, signs) = (self.worker.hold(Noun::Queue)?, Signs::new());
+            if !self.may_probe(id, holder.id).await? {
+                continue;
+            }
             lanes.entry(id).or_default().push(Arc::clone(&signs));
             self.spawn(Task::Lane(id, Arc::clone(&signs)), async move {
-                dispatch(worker, mailbox, signs).await;
+                dispatch(holder, mailbox, signs).await;
                 Done::Nothing
             });
             free = free.saturating_sub(1);
@@ -232,11 +235,11 @@ impl Turn {
         Ok(begun)
     }
 
-    /// Whether this worker may try an outbox: where the last try failed, one worker alone may.
-    async fn may_probe(&self, outbox: MailboxId) -> Result<bool> {
+    /// Whether a lane that claims under this name may try an outbox: where the last try failed, one lane of one worker may.
+    async fn may_probe(&self, outbox: MailboxId, name: WorkerId) -> Result<bool> {
         let book: &dyn HealthBook = self.store();
         let now = self.worker.postroom.now();
-        Ok(book.probe(now, outbox, self.worker.id, now + PROBE).await?)
+        Ok(book.probe(now, outbox, name, now + PROBE).await?)
     }
 
     /// One round for each inbox whose time has come.

@@ -16,7 +16,7 @@ use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
     ClaimMark, Claimed, Enqueued, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
-    RecipientState, SentMail, Settled, Settlement, Sweep,
+    RecipientState, Rerouting, SentMail, Settled, Settlement, Sweep,
 };
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
@@ -138,6 +138,16 @@ impl Rows {
         Some(result)
     }
 
+    /// What is stored of that by which a decision for `outbox` about a mail was made.
+    fn stored(&self, outbox: MailboxId, mail: &Prepared) -> Stored {
+        Stored {
+            outbox: self.mailboxes.get(&outbox).map(OutboxState::from),
+            contract: self.contracts.get(&mail.contract).map(|contract| contract.revision),
+            step: mail.step.as_ref().and_then(|key| self.steps.get(key)).map(|step| step.revision),
+            standard: self.standard,
+        }
+    }
+
     fn check_limits(&self, now: Timestamp, mail: &Prepared) -> Result<()> {
         let Some(contract) = self.contracts.get(&mail.contract) else { return Ok(()) };
         let day = |at: Timestamp| at.as_millis().div_euclid(DAY);
@@ -175,13 +185,7 @@ impl QueueIntake for MemoryStore {
                 }
             };
         }
-        let stored = Stored {
-            outbox: rows.mailboxes.get(&mail.resolution.outbox).map(OutboxState::from),
-            contract: rows.contracts.get(&mail.contract).map(|contract| contract.revision),
-            step: mail.step.as_ref().and_then(|key| rows.steps.get(key)).map(|step| step.revision),
-            standard: rows.standard,
-        };
-        if !stored.upholds(mail) {
+        if !rows.stored(mail.resolution.outbox, mail).upholds(mail) {
             return Err(Error::new(ErrorKind::StaleDecision, STAGE));
         }
         rows.check_limits(now, mail)?;
@@ -391,6 +395,7 @@ impl QueueDesk for MemoryStore {
                     .map(|(recipient, row)| RecipientState { recipient: recipient.clone(), state: row.state })
                     .collect(),
                 timeline: one.timeline.clone(),
+                raw: one.mail.raw,
                 body: Some(one.body),
             }
         }))
@@ -403,5 +408,41 @@ impl QueueDesk for MemoryStore {
             Ok(())
         });
         decided.unwrap_or_else(|| Err(Error::new(ErrorKind::NotFound, "decide on a mail")))
+    }
+
+    async fn reroute(
+        &self,
+        now: Timestamp,
+        actor: &Actor,
+        rerouting: &Rerouting,
+        content: Bytes,
+    ) -> Result<()> {
+        const STAGE: &str = "reroute a mail";
+        let (mut rows, to) = (self.rows(), &rerouting.resolution);
+        let one = rows.queue.get(&rerouting.id).ok_or_else(|| Error::new(ErrorKind::NotFound, STAGE))?;
+        let mail = &one.mail;
+        if mail.raw {
+            return Err(Error::new(ErrorKind::NotPossible { state: "raw" }, STAGE));
+        }
+        let detail = to.told_of_reroute(rerouting.from, &mail.resolution.sender.to_string());
+        let entry = one.row.reroute(now, actor, detail)?;
+        if (mail.resolution.outbox, one.body) != (rerouting.from, rerouting.rewritten) {
+            return Err(Error::new(ErrorKind::Conflict, STAGE));
+        }
+        if !rows.stored(to.outbox, mail).upholds_decision(to, &rerouting.basis, mail.step.as_ref()) {
+            return Err(Error::new(ErrorKind::StaleDecision, STAGE));
+        }
+        // Only its uniqueness counts: a claim's number serves.
+        let body = BodyId::from_uuid(rows.next_claim(now).uuid());
+        let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        rows.bodies.remove(&rerouting.rewritten);
+        rows.add_body(now, body, &content);
+        rows.change(rerouting.id, |one| {
+            (one.body, one.size) = (body, size);
+            one.mail.resolution = to.clone();
+            one.mail.return_path = one.mail.return_path.take().map(|_| rerouting.return_path.clone());
+            one.timeline.push(entry);
+        });
+        Ok(())
     }
 }

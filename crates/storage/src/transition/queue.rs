@@ -271,6 +271,26 @@ impl QueueRow {
     }
 }
 
+impl QueueRow {
+    /// Tells that another outbox sends it. No state changes: what the new outbox takes over is what no server had.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotPossible`] with the first state that says that a server has it or may have it.
+    pub fn reroute(&self, now: Timestamp, actor: &Actor, detail: String) -> Result<TimelineEntry> {
+        let is_bound = |state: &State| {
+            matches!(
+                state,
+                State::Claimed | State::Crossing | State::InDoubt | State::Accepted | State::Bounced
+            )
+        };
+        if let Some(state) = self.recipients.iter().map(|one| one.state).find(is_bound) {
+            return Err(Error::new(ErrorKind::NotPossible { state: state.word() }, "reroute a mail"));
+        }
+        let actor = Some(actor.clone());
+        Ok(TimelineEntry { detail, actor, ..entry(now, None, "reroute", None) })
+    }
+}
+
 impl RecipientRow {
     /// Ends a recipient's part of a claim. A doubt that the mail itself resolves by sending again does so here.
     #[expect(clippy::too_many_arguments, reason = "one place for what settlement and sweep share")]

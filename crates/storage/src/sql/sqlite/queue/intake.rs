@@ -84,9 +84,24 @@ async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Res
         let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
         json!([mail.contract, flow, step, mail.resolution.outbox.number()])
     });
-    let basis = sqlx::query_as(BASIS).bind(to_json(&asked.collect::<Vec<_>>())?);
-    let basis: Vec<Basis> = basis.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let around = |(place, basis): (usize, Basis)| {
+    let basis = basis(tx, &asked.collect::<Vec<_>>()).await?;
+    let around = |(place, (stored, (queued_limit, per_day_limit)))| Around {
+        existing: existing.remove(&place),
+        stored,
+        queued_limit,
+        per_day_limit,
+    };
+    Ok(basis.into_iter().enumerate().map(around).collect())
+}
+
+/// The most queued mails, and the most mails a day, of a contract.
+type Limits = (Option<u64>, Option<u64>);
+
+/// What decisions stand on, each asked for as contract, flow, step, outbox; with the limits of the contract.
+pub(super) async fn basis(tx: &mut SqliteConnection, asked: &[Value]) -> Result<Vec<(Stored, Limits)>> {
+    let rows = sqlx::query_as(BASIS).bind(to_json(asked)?);
+    let rows: Vec<Basis> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
+    let basis = |basis: Basis| {
         let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
         let outbox = match (kind, status, revision) {
             (Some(kind), Some(status), Some(revision)) => {
@@ -96,14 +111,10 @@ async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Res
             _ => None,
         };
         let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
-        Ok(Around {
-            existing: existing.remove(&place),
-            stored: Stored { outbox, contract, step, standard: standard.map(MailboxId::new) },
-            queued_limit: queued_limit.map(small).transpose()?,
-            per_day_limit: per_day_limit.map(small).transpose()?,
-        })
+        let stored = Stored { outbox, contract, step, standard: standard.map(MailboxId::new) };
+        Ok((stored, (queued_limit.map(small).transpose()?, per_day_limit.map(small).transpose()?)))
     };
-    basis.into_iter().enumerate().map(around).collect()
+    rows.into_iter().map(basis).collect()
 }
 
 /// What the contracts have that a limit bounds.
