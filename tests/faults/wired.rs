@@ -219,7 +219,7 @@ through! { QueueDesk:
     fn list(query: &QueueQuery) -> Vec<QueueItem>;
     fn show(id: QueueId) -> Option<QueueRecord>;
     fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
-    fn reroute(now: Timestamp, actor: &Actor, to: &Rerouting, content: Bytes) -> ();
+    fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
 }
 
 through! { LedgerIntake:

@@ -15,7 +15,7 @@ use super::insert::insert;
 use crate::error::Result;
 use crate::queue::{Enqueued, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit};
-use crate::sql::rows::{from_json, hex, optional, small, text, to_json, unreadable};
+use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::registry::{OutboxState, Stored};
@@ -47,11 +47,6 @@ pub(in crate::sql::sqlite) const TODAY: &str =
 pub(in crate::sql::sqlite) const SENT: &str = "SELECT m.id, m.contract, m.record, m.message_id
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.key, m.id";
-
-/// The day of a tally: days since 1970-01-01, in UTC.
-pub(super) fn day(now: Timestamp) -> i64 {
-    now.as_secs().div_euclid(24 * 60 * 60)
-}
 
 type Existing = (i64, Uuid, Option<String>);
 
