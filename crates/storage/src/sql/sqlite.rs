@@ -7,7 +7,6 @@ mod connection;
 mod failed;
 #[cfg(test)]
 mod faults;
-mod group;
 mod health;
 mod lanes;
 mod ledger;
