@@ -1,1 +1,4 @@
 //! x
+
+mod fixture;
+mod hosts;
