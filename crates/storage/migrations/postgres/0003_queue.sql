@@ -67,7 +67,9 @@ CREATE TABLE postroom_queue_open (
 -- What a worker may claim, in the order of claiming.
 CREATE INDEX postroom_queue_open_waiting ON postroom_queue_open (outbox, priority, due_at, mail, expires_at)
     WHERE claim IS NULL AND state = 'queued' AND NOT paused;
-CREATE INDEX postroom_queue_open_due ON postroom_queue_open (due_at) WHERE claim IS NULL AND state = 'queued';
+-- Only who looks for the next time says that it is greater than 0: nobody else is to walk over the mail of all outboxes here.
+CREATE INDEX postroom_queue_open_due ON postroom_queue_open (due_at)
+    WHERE claim IS NULL AND state = 'queued' AND due_at > 0;
 CREATE INDEX postroom_queue_open_expiry ON postroom_queue_open (expires_at)
     WHERE claim IS NULL AND state IN ('queued', 'held');
 CREATE INDEX postroom_queue_open_lease ON postroom_queue_open (lease_until, worker) WHERE claim IS NOT NULL;

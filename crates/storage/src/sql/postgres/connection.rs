@@ -124,7 +124,7 @@ impl Connections {
         let mut pooled = self.read(stage).await?;
         if pooled.say(begin, stage).await.is_err() {
             // The server was started again, say: what was parked before is of no use any more.
-            self.parked().clear();
+            self.doubt();
             pooled.connection = Some(self.open(stage).await?);
             pooled.say(begin, stage).await?;
         }
@@ -172,6 +172,11 @@ impl Connections {
         Ok(())
     }
 
+    /// Drops what is parked: one connection was lost, and the others may be.
+    pub(super) fn doubt(&self) {
+        self.parked().clear();
+    }
+
     fn parked(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,7 +208,7 @@ impl Pooled<'_> {
             (None, Ok(_)) => None,
             (None, Err(error)) => {
                 if error.kind() == &ErrorKind::Unavailable {
-                    self.home.parked().clear();
+                    self.home.doubt();
                 }
                 return result;
             }
@@ -211,7 +216,7 @@ impl Pooled<'_> {
         if let Some(end) = end
             && let Err(error) = self.say(end, stage).await
         {
-            self.home.parked().clear();
+            self.home.doubt();
             return result.and(Err(error));
         }
         if !self.home.closed.load(Ordering::SeqCst)
@@ -282,6 +287,12 @@ macro_rules! join {
                         && tries < $crate::sql::postgres::connection::TRIES =>
                 {
                     tries += 1;
+                }
+                Some(Err(error)) => {
+                    if error.kind() == &$crate::error::ErrorKind::Unavailable {
+                        $connections.doubt();
+                    }
+                    break Err(error);
                 }
                 Some(done) => break done,
             }

@@ -54,7 +54,8 @@ pub(super) const ANSWER: &str = concat!(
             m.status <> 'active' OR coalesce(h.suspended, false) OR EXISTS (
                 SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = r.outbox::text)
         FROM rung r
-        JOIN postroom_mailbox m ON m.id = r.outbox AND m.kind = 'outbox'
+        CROSS JOIN LATERAL (
+            SELECT status FROM postroom_mailbox WHERE id = r.outbox AND kind = 'outbox' LIMIT 1) m
         LEFT JOIN postroom_health h ON h.mailbox = r.outbox
         ON CONFLICT (outbox) DO UPDATE
             SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked

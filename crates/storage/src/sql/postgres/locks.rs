@@ -8,7 +8,7 @@ use super::connection::failed;
 use crate::error::Result;
 
 const EXCLUSIVE: &str =
-    "SELECT pg_advisory_xact_lock(hashtextextended('postroom/' || $1 || '/' || current_schema(), 0))";
+    "SELECT pg_advisory_xact_lock(hashtextextended('postroom/' || $1::text || '/' || current_schema(), 0))";
 
 const STAGE: &str = "wait for others";
 

@@ -27,13 +27,13 @@ macro_rules! search {
         concat!(
             "SELECT id, settings, status, revision, changed_by, changed_at FROM postroom_mailbox WHERE id IN (
                 SELECT id FROM postroom_mailbox AS m
-                WHERE ($1 IS NULL OR strpos(lower(server), $1) > 0)
-                    AND ($2 IS NULL OR strpos(lower(description), $2) > 0)
-                    AND ($3 IS NULL OR kind = $3)
-                    AND ($4 IS NULL OR status = $4)
-                    AND ($5 IS NULL OR EXISTS (SELECT 1 FROM postroom_contract_mailbox l
+                WHERE ($1::text IS NULL OR strpos(lower(server), $1) > 0)
+                    AND ($2::text IS NULL OR strpos(lower(description), $2) > 0)
+                    AND ($3::text IS NULL OR kind = $3)
+                    AND ($4::text IS NULL OR status = $4)
+                    AND ($5::text IS NULL OR EXISTS (SELECT 1 FROM postroom_contract_mailbox l
                         WHERE l.mailbox = m.id AND l.contract = $5))
-                    AND ($6 IS NULL OR ",
+                    AND ($6::bigint IS NULL OR ",
             $after,
             ") ORDER BY ",
             $order,

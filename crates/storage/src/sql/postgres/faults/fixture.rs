@@ -35,7 +35,7 @@ pub(super) fn change(now: Timestamp) -> Change {
 }
 
 /// A new schema, as the URL that leads to it; none where there is no server.
-pub(super) async fn schema() -> Option<String> {
+pub(in crate::sql::postgres) async fn schema() -> Option<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static SKIPPED: Once = Once::new();
     let Ok(server) = std::env::var("POSTROOM_TEST_POSTGRES") else {
@@ -54,7 +54,7 @@ pub(super) async fn schema() -> Option<String> {
 }
 
 /// A store in a new schema, with its URL.
-pub(super) async fn store() -> Option<(PgStore, String)> {
+pub(in crate::sql::postgres) async fn store() -> Option<(PgStore, String)> {
     let url = schema().await?;
     Some((PgStore::open(&url).await.unwrap(), url))
 }

@@ -18,7 +18,7 @@ use crate::transition::lease::Lease;
 /// Hops from mailbox to mailbox and takes of each that has no live claim its first due mail; the longest stored first,
 /// so that no mailbox with much mail holds up another.
 pub(in crate::sql::postgres) const DUE: &str = "WITH RECURSIVE box (mailbox) AS (
-        (SELECT mailbox FROM postroom_ledger_open ORDER BY mailbox LIMIT 1)
+        (SELECT mailbox FROM postroom_ledger_open WHERE mailbox >= 0 ORDER BY mailbox LIMIT 1)
         UNION ALL
         SELECT (SELECT o.mailbox FROM postroom_ledger_open o WHERE o.mailbox > box.mailbox ORDER BY o.mailbox LIMIT 1)
             FROM box WHERE box.mailbox IS NOT NULL

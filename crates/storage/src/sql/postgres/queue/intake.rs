@@ -52,7 +52,7 @@ pub(in crate::sql::postgres) const BASIS: &str = "WITH existing AS (
     SELECT existing.id, existing.fingerprint, contract.revision, step.revision, standard.outbox, contract.queued_limit,
         contract.per_day_limit, outbox.id, outbox.settings, outbox.status, outbox.revision, outbox.changed_by,
         outbox.changed_at
-    FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended('postroom/switch/' || $2 || '/' || current_schema(), 0))) locked
+    FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended('postroom/switch/' || $2::text || '/' || current_schema(), 0))) locked
         LEFT JOIN existing ON true LEFT JOIN outbox ON true LEFT JOIN contract ON true LEFT JOIN step ON true
         LEFT JOIN standard ON true";
 
@@ -67,12 +67,12 @@ pub(in crate::sql::postgres) const TALLIED: &str =
 /// inserted: not where the idempotency key was taken meanwhile.
 pub(in crate::sql::postgres) const INSERT: &str = "WITH key AS (
         INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
-        SELECT $2, $21, $1, $22, $17 WHERE $21 IS NOT NULL
+        SELECT $2::text, $21::text, $1::uuid, $22::text, $17::bigint WHERE $21 IS NOT NULL
         ON CONFLICT (contract, idempotency_key) DO NOTHING RETURNING 1
     ), given AS MATERIALIZED (
-        SELECT $1 AS mail WHERE $21 IS NULL OR EXISTS (SELECT 1 FROM key)
+        SELECT $1::uuid AS mail WHERE $21::text IS NULL OR EXISTS (SELECT 1 FROM key)
     ), content AS (
-        INSERT INTO postroom_body (id) SELECT $18 FROM given
+        INSERT INTO postroom_body (id) SELECT $18::uuid FROM given
     ), pieces AS (
         INSERT INTO postroom_body_piece (body, number, content)
         SELECT $18, place - 1, piece FROM given, unnest($23::bytea[]) WITH ORDINALITY p (piece, place)

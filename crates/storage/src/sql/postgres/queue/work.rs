@@ -86,7 +86,7 @@ pub(in crate::sql::postgres) const OVERDUE: &str = "SELECT mail FROM (
 
 pub(in crate::sql::postgres) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(due_at) AS at FROM postroom_queue_open
-        WHERE claim IS NULL AND state = 'queued' AND due_at > $1
+        WHERE claim IS NULL AND state = 'queued' AND due_at > 0 AND due_at > $1
     UNION ALL
     SELECT min(expires_at) FROM postroom_queue_open
         WHERE claim IS NULL AND state IN ('queued', 'held') AND expires_at > $1
