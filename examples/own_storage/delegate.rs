@@ -14,10 +14,10 @@ use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, Change, ClaimMark, Claimed, ClaimedMail, Clock, Contact, Enqueued,
-    HandlerResult, Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord,
-    LedgerWork, Links, MailboxQuery, Mailboxes, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord,
-    QueueWork, Received, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep,
-    Switch, Switches, Unsettled, Uses,
+    EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem,
+    LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, QueueDesk, QueueIntake, QueueItem,
+    QueueQuery, QueueRecord, QueueWork, Received, Result, Scope, SecretWrite, SentMail, Settled, Settlement,
+    Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses,
 };
 
 use crate::OwnStore;
@@ -69,10 +69,13 @@ delegated! {
         fn health(mailbox: MailboxId) -> Health;
         fn all_health() -> Vec<Health>;
         fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
-        fn clear(mailbox: MailboxId) -> ();
+        fn clear(now: Timestamp, mailbox: MailboxId) -> ();
     }
     Audit {
         fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+    }
+    Events {
+        fn events(after: EventNumber, limit: u32) -> Vec<EventRecord>;
     }
     Bodies {
         fn stage(now: Timestamp, id: BodyId, number: u32, piece: Bytes) -> ();

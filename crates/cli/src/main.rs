@@ -5,6 +5,7 @@ mod attachment;
 mod audit;
 mod contract;
 mod deliver;
+mod events;
 mod explain;
 mod failure;
 mod health;
@@ -76,6 +77,8 @@ enum Command {
     Ledger(ledger::Command),
     /// How mailboxes do.
     Health(health::Which),
+    /// What happened to mail and mailboxes, by growing numbers.
+    Events(events::Filter),
     /// The rules that input must keep.
     Rules,
     /// Sealing keys.
@@ -138,6 +141,7 @@ async fn perform(Arguments { shared, command }: Arguments) -> Result<()> {
         Command::Queue(command) => shared.within(async |session| command.perform(session).await).await,
         Command::Ledger(command) => shared.within(async |session| command.perform(session).await).await,
         Command::Health(which) => shared.within(async |session| which.perform(session).await).await,
+        Command::Events(filter) => shared.within(async |session| filter.perform(session).await).await,
         Command::Rules => rules::perform(shared.output()),
         Command::Key(command) => command.perform(shared.output()),
         Command::Export => shared.within(transfer::export).await,

@@ -89,7 +89,7 @@ impl Postroom {
         mailbox.changed_by = change.actor;
         mailbox.changed_at = change.now;
         // What was wrong with the old settings says nothing of the new ones, and no parked connection outlives them.
-        self.store().clear(mailbox.id).await?;
+        self.store().clear(self.now(), mailbox.id).await?;
         if let Some(outgoing) = &self.ports.outgoing {
             outgoing.forget(mailbox.id).await;
         }

@@ -16,6 +16,7 @@
 //! ```
 
 mod bodies;
+mod events;
 mod fixture;
 mod ledger;
 mod queue;
@@ -100,7 +101,11 @@ macro_rules! conformance_tests {
             the_outbox_that_waits_longest_is_due_first
             what_may_not_be_sent_is_neither_due_nor_claimed
             a_paused_contract_does_not_hold_up_another_on_its_outbox
-            claims_go_by_priority_then_due_time_then_id
+            claims_of_a_contract_go_by_priority_then_due_time_then_id
+            contracts_take_turns_whatever_their_backlogs
+            a_contract_that_comes_later_waits_for_one_turn_of_each_other
+            turns_are_taken_within_a_priority
+            a_clock_that_was_set_back_does_not_hold_up_new_mail
             a_claim_gives_what_its_worker_needs
             a_mail_is_claimed_neither_before_its_time_nor_from_its_expiry_on
             workers_claim_disjoint_rows_and_each_row_once
@@ -160,6 +165,14 @@ macro_rules! conformance_tests {
             an_ignored_mail_is_not_handled_and_can_be_replayed
             mails_are_listed_by_state_and_mailbox_in_pages
             the_ledger_survives_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; events:
+            the_timeline_of_a_mail_is_its_events
+            an_event_is_there_if_and_only_if_its_change_is
+            a_reader_goes_on_behind_what_it_has_read
+            received_mail_has_events_and_what_a_baseline_leaves_out_has_none
+            a_mailbox_is_an_event_when_it_takes_a_turn
+            the_numbers_go_on_after_a_reopening
         );
         $crate::conformance_tests!(@$mode $with; bodies:
             staged_pieces_come_back_in_any_order

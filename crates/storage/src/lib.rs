@@ -2,7 +2,7 @@
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
 //!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Bodies`];
-//!   [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
+//!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
 //! - `conformance`: the suite that every store passes, one test for each clause.
@@ -56,6 +56,7 @@ mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod events;
 pub mod keyring;
 mod ledger;
 pub mod memory;
@@ -68,6 +69,7 @@ pub mod transition;
 pub use bodies::*;
 pub use clock::*;
 pub use error::{Error, ErrorKind, Result};
+pub use events::*;
 pub use ledger::*;
 pub use queue::*;
 pub use registry::*;
@@ -88,6 +90,7 @@ pub trait Store:
     + Audit
     + Vault
     + Bodies
+    + Events
     + Clock
     + QueueIntake
     + QueueWork
@@ -106,6 +109,7 @@ impl<T> Store for T where
         + Audit
         + Vault
         + Bodies
+        + Events
         + Clock
         + QueueIntake
         + QueueWork

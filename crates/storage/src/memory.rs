@@ -2,6 +2,7 @@
 //! process; hosts' tests and the engine's own run over it.
 
 mod bodies;
+mod events;
 mod ledger;
 mod queue;
 mod registry;

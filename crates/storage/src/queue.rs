@@ -170,13 +170,16 @@ pub struct Sweep {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait QueueWork: Send + Sync {
-    /// The outboxes that have a due mail, at most `limit`, the one whose mail waits longest first. Left out are outboxes
+    /// The outboxes that have a due mail, at most `limit`, the one that waits longest first: since a mail of it is due, or since it
+    /// was served. Left out are outboxes
     /// that are not active, paused, suspended, or not to be tried yet, and mails of paused contracts.
     async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>>;
 
-    /// Claims at most `limit` due mails of an outbox, by priority, then by due time, then by id, all their queued
-    /// recipients together, until `until`. A row is claimed by one worker at most. What [`Self::due_outboxes`] leaves out
-    /// is not claimed either.
+    /// Claims at most `limit` due mails of an outbox, all their queued recipients together, until `until`. By priority; within a
+    /// priority contracts take turns, one mail each, the one that waits longest first (since its mail is due, or since it was
+    /// served); within a contract by due time, then by id. Its cost grows neither with the depth of a backlog nor with the number
+    /// of contracts that have nothing due. A row is claimed by one worker at most. What [`Self::due_outboxes`] leaves out is not
+    /// claimed either.
     ///
     /// Attempts that ended with a dead worker count, so `attempt` can be beyond what the caller grants: such a mail is
     /// settled as dead before it is touched.

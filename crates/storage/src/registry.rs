@@ -331,11 +331,11 @@ pub trait HealthBook: Send + Sync {
     async fn all_health(&self) -> Result<Vec<Health>>;
 
     /// Records how a try ended. Success after success need not be written more than once a minute. A mailbox that is gone
-    /// has no health to record: nothing happens.
+    /// has no health to record: nothing happens. A turn to the worse or the better is an event, see [`crate::Events`].
     async fn record(&self, now: Timestamp, mailbox: MailboxId, sign: &Sign) -> Result<()>;
 
     /// Forgets failures and suspension: a person mended it, or its settings changed.
-    async fn clear(&self, mailbox: MailboxId) -> Result<()>;
+    async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()>;
 }
 
 /// One change of the registry.

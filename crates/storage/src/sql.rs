@@ -1,8 +1,7 @@
-//! The SQL stores. What they share is in `rows`, `migrate` and the rooms of calls that share a commit, `group` and `joint`; each
-//! database has its room below, with SQL of its own.
+//! The SQL stores. What they share is in `rows`, `migrate`, `admit` and `combine`; each database has its room below, with SQL of its own.
 
-mod group;
-mod joint;
+mod admit;
+mod combine;
 mod migrate;
 #[cfg(feature = "postgres")]
 pub mod postgres;

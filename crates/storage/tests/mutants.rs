@@ -30,6 +30,8 @@ enum Fault {
     None,
     /// A claim gives again what another worker has: `SELECT .. LIMIT` without a lock.
     ClaimsTwice,
+    /// Claims go by due time and id alone.
+    ServesInOrder,
     /// A mark does not look at the lease.
     MarksDeadClaims,
     /// A settlement goes by the row alone, whoever sends it.
@@ -52,6 +54,8 @@ enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// A reader of events is not given those whose transaction ended late.
+    SkipsEvents,
 }
 
 struct Mutant {
@@ -140,11 +144,21 @@ through! { HealthBook:
     fn health(mailbox: MailboxId) -> Health;
     fn all_health() -> Vec<Health>;
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
-    fn clear(mailbox: MailboxId) -> ();
+    fn clear(now: Timestamp, mailbox: MailboxId) -> ();
 }
 
 through! { Audit:
     fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
+}
+
+through! { Events: ;
+    async fn events(&self, after: EventNumber, limit: u32) -> Result<Vec<EventRecord>> {
+        let mut events = self.inner.events(after, limit).await?;
+        if self.is(Fault::SkipsEvents) && events.len() > 1 {
+            events.remove(0);
+        }
+        Ok(events)
+    }
 }
 
 through! { Vault:
@@ -191,7 +205,21 @@ through! { QueueWork:
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        let mut claimed = QueueWork::claim(&self.inner, now, outbox, limit, worker, until).await?;
+        let in_order = self.is(Fault::ServesInOrder);
+        let asked = if in_order { 1000 } else { limit };
+        let mut claimed = QueueWork::claim(&self.inner, now, outbox, asked, worker, until).await?;
+        if in_order {
+            claimed.sort_by_key(|one| one.id);
+            let too_many = claimed.split_off(claimed.len().min(usize::try_from(limit).expect("small")));
+            let given_back = too_many.iter().map(|one| Settlement {
+                id: one.id,
+                claim: one.claim,
+                results: Vec::new(),
+                due_at: one.created_at,
+                attempt: Attempt::Free,
+            });
+            self.inner.settle(now, &given_back.collect::<Vec<_>>()).await?;
+        }
         let mut claims = self.claims.lock().expect("no panic under the lock");
         if self.is(Fault::ClaimsTwice) && !claimed.is_empty() {
             claimed.extend(claims.values().next().cloned());
@@ -285,6 +313,8 @@ fn catches(fault: Fault, case: &str) {
 fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
     for (fault, case) in [
         (Fault::ClaimsTwice, "queue::workers_claim_disjoint_rows_and_each_row_once"),
+        (Fault::ServesInOrder, "queue::contracts_take_turns_whatever_their_backlogs"),
+        (Fault::ServesInOrder, "queue::a_contract_that_comes_later_waits_for_one_turn_of_each_other"),
         (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
         (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
         (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),
@@ -300,6 +330,8 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::SkipsEvents, "events::the_timeline_of_a_mail_is_its_events"),
+        (Fault::SkipsEvents, "events::a_reader_goes_on_behind_what_it_has_read"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

@@ -1,5 +1,8 @@
 //! Benchmarks that need a server: it is started here, on loopback, and the benchmark itself is a bench target of the workspace.
 
+mod relay;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -7,6 +10,8 @@ use crate::cargo::benchmark;
 use crate::outcome::Outcome;
 use crate::peers::free_addresses;
 use crate::process::{self, Background};
+use relay::Relay;
+use tokio::time::Instant;
 
 const SINK: &str = "/usr/sbin/smtp-sink";
 
@@ -25,39 +30,98 @@ pub(crate) struct Options {
     /// a client without TCP_NODELAY waits for each mail's last packet.
     #[arg(long)]
     mtu: Option<u16>,
+    /// How many mails go the whole way, in each round of `deliver`.
+    #[arg(long, default_value_t = 5000)]
+    mails: u32,
+    /// What `deliver` is asked beyond that, as its program takes it (`-- --help` shows it).
+    #[arg(last = true)]
+    rest: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Benchmark {
     /// Sending by SMTP to smtp-sink, nothing being stored: the transport, lettre's pool, mail-send.
     Send,
+    /// The whole way, durably: from the first submission to the last settlement, on each store, beside Postfix as a local relay.
+    Deliver,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
-    match options.what {
-        Benchmark::Send => send(options),
-    }
-}
-
-fn send(options: &Options) -> Outcome<ExitCode> {
     if !Path::new(SINK).exists() {
         println!("skipped: {SINK} is not there; it comes with the Debian package postfix");
         return Ok(ExitCode::SUCCESS);
     }
+    match options.what {
+        Benchmark::Send => send(options),
+        Benchmark::Deliver => deliver(options),
+    }
+}
+
+fn send(options: &Options) -> Outcome<ExitCode> {
     let program = benchmark("send")?;
     if let Some(mtu) = options.mtu {
         return on_own_loopback(mtu, options);
     }
-    let user = process::unprivileged()?;
     let [address] = free_addresses()?;
+    let _sink = sink(address)?;
+    let mut command = Command::new(program);
+    command.arg(format!("--address={address}")).args(words(options));
+    finished(&mut command)
+}
+
+/// Takes every mail.
+fn sink(address: SocketAddr) -> Outcome<Background> {
+    let user = process::unprivileged()?;
     let mut sink = Command::new(SINK);
     // It insists on a user when it is started by root.
     sink.args(["-u", &user.name]).arg(address.to_string()).arg("1024");
     sink.stdout(Stdio::null()).stderr(Stdio::null());
-    let _sink = Background::start("smtp-sink", &mut sink, &[address], Path::new("/dev/null"))?;
-    let mut command = Command::new(program);
-    command.arg(format!("--address={address}")).args(words(options));
-    finished(&mut command)
+    Background::start("smtp-sink", &mut sink, &[address], Path::new("/dev/null"))
+}
+
+/// Mails a second of each store and of Postfix, in turn, and how many times Postfix each store is.
+fn deliver(options: &Options) -> Outcome<ExitCode> {
+    const STORES: [&str; 2] = ["sqlite", "memory"];
+    let program = benchmark("deliver")?;
+    let [sink_address, relay_address] = free_addresses()?;
+    let _sink = sink(sink_address)?;
+    let relay = Relay::start(relay_address, sink_address)?;
+    let mut rates: Vec<(&str, Vec<f64>)> =
+        STORES.into_iter().chain(["postfix"]).map(|one| (one, Vec::new())).collect();
+    for _ in 0..options.rounds {
+        for (name, rates) in &mut rates {
+            let seconds = if STORES.contains(name) {
+                let mut command = Command::new(&program);
+                command.arg(format!("--address={sink_address}")).arg(format!("--store={name}"));
+                command.arg(format!("--mails={}", options.mails)).args(&options.rest);
+                let printed = process::output(&mut command)?;
+                printed.trim().parse().map_err(|_| format!("{name} gave no time: {printed}"))?
+            } else {
+                let begun = Instant::now();
+                relay.deliver(options.mails)?;
+                begun.elapsed().as_secs_f64()
+            };
+            rates.push(f64::from(options.mails) / seconds);
+        }
+    }
+    report(rates);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(rates: Vec<(&str, Vec<f64>)>) {
+    let mut medians = Vec::new();
+    for (name, mut rates) in rates {
+        rates.sort_by(f64::total_cmp);
+        let (least, most) = (rates.first().copied(), rates.last().copied());
+        medians.push((name, rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN), least, most));
+    }
+    let postfix = medians.last().map_or(f64::NAN, |(_, median, ..)| *median);
+    println!("{:<10} {:>10} {:>10} {:>10} {:>9}", "", "mails/s", "least", "most", "ratio");
+    for (name, median, least, most) in medians {
+        let (least, most) = (least.unwrap_or(f64::NAN), most.unwrap_or(f64::NAN));
+        println!("{name:<10} {median:>10.0} {least:>10.0} {most:>10.0} {:>9.2}", median / postfix);
+    }
+    println!("ratio: the median divided by that of Postfix");
 }
 
 /// This task once more, in a network namespace whose loopback has this MTU.

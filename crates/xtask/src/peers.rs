@@ -14,6 +14,7 @@ mod sink;
 
 pub(crate) use place::free_addresses;
 use place::{Place, shown};
+pub(crate) use postfix::SERVICES;
 
 /// What `cargo xtask peers` takes.
 #[derive(Debug, clap::Args)]

@@ -95,7 +95,7 @@ async fn a_refused_sign_in_suspends_one_outbox_costs_no_attempt_and_leaves_the_o
     house.work().await;
     assert_eq!(house.state(&other).await, "accepted");
     assert_eq!(house.state(&mail).await, "queued", "a suspended outbox is not tried by itself");
-    book.clear(house.own.id).await.unwrap();
+    book.clear(house.postroom.now(), house.own.id).await.unwrap();
     house.work().await;
     assert_eq!(house.state(&mail).await, "accepted");
 }

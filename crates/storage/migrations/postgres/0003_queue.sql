@@ -64,8 +64,8 @@ CREATE TABLE postroom_queue_open (
     CHECK ((claim IS NULL) = (worker IS NULL) AND (claim IS NULL) = (lease_until IS NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
--- What a worker may claim, in the order of claiming.
-CREATE INDEX postroom_queue_open_waiting ON postroom_queue_open (outbox, priority, due_at, mail, expires_at)
+-- What a worker may claim, in the order of claiming within a line.
+CREATE INDEX postroom_queue_open_waiting ON postroom_queue_open (outbox, priority, contract, due_at, mail, expires_at)
     WHERE claim IS NULL AND state = 'queued' AND NOT paused;
 -- Only who looks for the next time says that it is greater than 0: nobody else is to walk over the mail of all outboxes here.
 CREATE INDEX postroom_queue_open_due ON postroom_queue_open (due_at)
@@ -79,12 +79,34 @@ CREATE INDEX postroom_queue_open_doubt ON postroom_queue_open (mail) WHERE state
 CREATE INDEX postroom_queue_open_contract ON postroom_queue_open (contract, mail);
 CREATE INDEX postroom_queue_open_outbox ON postroom_queue_open (outbox);
 
--- One row for each outbox that has had mail: when its first claimable mail is due, and whether the outbox may be tried, so
+-- One row for each line: the mail of one contract and priority at one outbox. A line that was served goes behind those that are
+-- ready, so that contracts take turns whatever the depth of their backlogs. Rows stay when their mail is gone: their number is that
+-- of the contracts, not of the mails. It follows from the other tables, as a lane does.
+CREATE TABLE postroom_queue_line (
+    outbox bigint NOT NULL,
+    contract text COLLATE "C" NOT NULL,
+    priority bigint NOT NULL,
+    -- When its first claimable mail is due; null when no mail can be claimed.
+    due_at bigint,
+    -- When a mail of it was claimed last.
+    served_at bigint NOT NULL,
+    -- Orders the lines that were served in the same millisecond: the number of the bell that told of it.
+    turn bigint NOT NULL,
+    -- Since when it waits; null with due_at.
+    ready_at bigint GENERATED ALWAYS AS (CASE WHEN due_at IS NOT NULL THEN greatest(due_at, served_at) END) STORED,
+    PRIMARY KEY (outbox, contract, priority)
+) WITH (fillfactor = 50);
+
+-- The lines of an outbox and priority, in the order of their turns.
+CREATE INDEX postroom_queue_line_ready ON postroom_queue_line (outbox, priority, ready_at, turn, contract)
+    WHERE ready_at IS NOT NULL;
+
+-- One row for each outbox that has had mail: when its first line is ready, and whether the outbox may be tried, so
 -- that finding work costs the same with ten outboxes and with ten thousand. It follows from the other tables as they were
 -- when the last row of postroom_queue_bell about the outbox was taken away.
 CREATE TABLE postroom_queue_lane (
     outbox bigint NOT NULL PRIMARY KEY,
-    -- Null when no mail can be claimed.
+    -- When its first line is ready; null when no mail can be claimed.
     due_at bigint,
     -- Not tried before; a copy of postroom_health.next_attempt.
     retry_at bigint,
@@ -96,12 +118,20 @@ CREATE INDEX postroom_queue_lane_due ON postroom_queue_lane (due_at, outbox) WHE
 CREATE INDEX postroom_queue_lane_retry ON postroom_queue_lane (retry_at)
     WHERE due_at IS NOT NULL AND retry_at IS NOT NULL;
 
--- Whoever changes what a lane follows from adds a row here in the same transaction; whoever looks for work takes the rows away
--- and brings their lanes up to date. Rows are only added, so no transaction, however long, waits for another here, and one
+-- Whoever changes what lines and lanes follow from adds a row here in the same transaction; whoever looks for work takes the rows
+-- away and brings their lines and lanes up to date. Rows are only added, so no transaction, however long, waits for another here, and one
 -- that is not yet committed is not forgotten by those who do not see it. A host that writes mail by itself adds a row, too.
 CREATE TABLE postroom_queue_bell (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    outbox bigint NOT NULL
+    outbox bigint NOT NULL,
+    -- The line; null when it concerns the whole outbox.
+    contract text COLLATE "C",
+    priority bigint,
+    -- When mail was submitted to the line.
+    submitted_at bigint,
+    -- When mail was claimed from the line.
+    served_at bigint,
+    CHECK ((contract IS NULL) = (priority IS NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE postroom_queue_recipient (
@@ -135,9 +165,7 @@ CREATE TABLE postroom_event (
     state text COLLATE "C",
     detail text COLLATE "C" NOT NULL,
     -- Null when no person did it.
-    actor text COLLATE "C",
-    -- What wrote it: a reader that pages by number leaves out what is not yet behind every open transaction.
-    transaction xid8 NOT NULL DEFAULT pg_current_xact_id()
+    actor text COLLATE "C"
 );
 
 CREATE INDEX postroom_event_mail ON postroom_event (mail, number);

@@ -64,8 +64,9 @@ CREATE TABLE postroom_queue_open (
     CHECK ((claim IS NULL) = (worker IS NULL) AND (claim IS NULL) = (lease_until IS NULL))
 ) STRICT, WITHOUT ROWID;
 
--- What a worker may claim, in the order of claiming.
-CREATE INDEX postroom_queue_open_waiting ON postroom_queue_open (outbox, paused, priority, due_at, mail, expires_at)
+-- What a worker may claim, in the order of claiming within a line.
+CREATE INDEX postroom_queue_open_waiting
+    ON postroom_queue_open (outbox, paused, priority, contract, due_at, mail, expires_at)
     WHERE claim IS NULL AND state = 'queued';
 CREATE INDEX postroom_queue_open_due ON postroom_queue_open (due_at) WHERE claim IS NULL AND state = 'queued';
 CREATE INDEX postroom_queue_open_expiry ON postroom_queue_open (expires_at)
@@ -77,12 +78,34 @@ CREATE INDEX postroom_queue_open_doubt ON postroom_queue_open (mail) WHERE state
 CREATE INDEX postroom_queue_open_contract ON postroom_queue_open (contract, mail);
 CREATE INDEX postroom_queue_open_outbox ON postroom_queue_open (outbox);
 
--- One row for each outbox that has had mail: when its first claimable mail is due, and whether the outbox may be tried. It
+-- One row for each line: the mail of one contract and priority at one outbox. A line that was served goes behind those that are
+-- ready, so that contracts take turns whatever the depth of their backlogs. Rows stay when their mail is gone: their number is that
+-- of the contracts, not of the mails.
+CREATE TABLE postroom_queue_line (
+    outbox INTEGER NOT NULL,
+    contract TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    -- When its first claimable mail is due; null when no mail can be claimed.
+    due_at INTEGER,
+    -- When a mail of it was claimed last.
+    served_at INTEGER NOT NULL DEFAULT 0,
+    -- Orders the lines that were served in the same millisecond.
+    turn INTEGER NOT NULL DEFAULT 0,
+    -- Since when it waits; null with due_at.
+    ready_at INTEGER AS (max(due_at, served_at)) STORED,
+    PRIMARY KEY (outbox, contract, priority)
+) STRICT, WITHOUT ROWID;
+
+-- The lines of an outbox and priority, in the order of their turns.
+CREATE INDEX postroom_queue_line_ready ON postroom_queue_line (outbox, priority, ready_at, turn, contract)
+    WHERE ready_at IS NOT NULL;
+
+-- One row for each outbox that has had mail: when its first line is ready, and whether the outbox may be tried. It
 -- follows from the other tables and is kept with them in each transaction, so that finding work costs the same with ten
 -- outboxes and with ten thousand.
 CREATE TABLE postroom_queue_lane (
     outbox INTEGER NOT NULL PRIMARY KEY,
-    -- Null when no mail can be claimed.
+    -- When its first line is ready; null when no mail can be claimed.
     due_at INTEGER,
     -- Not tried before; a copy of postroom_health.next_attempt.
     retry_at INTEGER,
@@ -106,12 +129,18 @@ CREATE TABLE postroom_queue_recipient (
     PRIMARY KEY (mail, place)
 ) STRICT, WITHOUT ROWID;
 
--- Append-only.
-CREATE TABLE postroom_queue_timeline (
-    number INTEGER NOT NULL PRIMARY KEY,
-    mail BLOB NOT NULL REFERENCES postroom_queue_mail (id),
+-- What happened to mail of queue and ledger and to mailboxes, in the transaction that did it. Append-only; the timeline of a
+-- mail is its events, and they leave with it.
+CREATE TABLE postroom_event (
+    -- Never given again, also after pruning.
+    number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
-    -- Null when it concerns all.
+    noun TEXT NOT NULL CHECK (noun IN ('queue', 'ledger', 'mailbox')),
+    -- Null when it is about a mailbox.
+    mail BLOB CHECK ((noun = 'mailbox') = (mail IS NULL)),
+    -- Null when it is about a mail.
+    mailbox INTEGER CHECK ((noun = 'mailbox') = (mailbox IS NOT NULL)),
+    -- The place in a mail of the queue; null when it concerns all.
     recipient INTEGER,
     what TEXT NOT NULL,
     -- Null when nothing changed.
@@ -121,7 +150,8 @@ CREATE TABLE postroom_queue_timeline (
     actor TEXT
 ) STRICT;
 
-CREATE INDEX postroom_queue_timeline_mail ON postroom_queue_timeline (mail, number);
+CREATE INDEX postroom_event_mail ON postroom_event (mail, number);
+CREATE INDEX postroom_event_mailbox ON postroom_event (at) WHERE mail IS NULL;
 
 -- The hosts' idempotency keys. They stand apart because a key may outlive its mail.
 CREATE TABLE postroom_queue_key (

@@ -76,18 +76,3 @@ CREATE TABLE postroom_ledger_open (
 CREATE INDEX postroom_ledger_open_order ON postroom_ledger_open (mailbox, number, due_at, lease_until);
 CREATE INDEX postroom_ledger_open_due ON postroom_ledger_open (due_at) WHERE claim IS NULL;
 CREATE INDEX postroom_ledger_open_lease ON postroom_ledger_open (mailbox, lease_until, worker) WHERE claim IS NOT NULL;
-
--- Append-only.
-CREATE TABLE postroom_ledger_timeline (
-    number INTEGER NOT NULL PRIMARY KEY,
-    mail BLOB NOT NULL REFERENCES postroom_ledger_mail (id),
-    at INTEGER NOT NULL,
-    what TEXT NOT NULL,
-    -- Null when it did not change.
-    state TEXT,
-    detail TEXT NOT NULL,
-    -- Null when no person did it.
-    actor TEXT
-) STRICT;
-
-CREATE INDEX postroom_ledger_timeline_mail ON postroom_ledger_timeline (mail, number);

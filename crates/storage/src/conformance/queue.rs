@@ -436,7 +436,7 @@ pub(super) async fn what_may_not_be_sent_is_neither_due_nor_claimed(subject: Sub
     store.save(&change(), &disabled, SecretWrite::Keep).await.expect("save");
     check(60, &[], "suspended, not to be tried yet, disabled").await;
     check(61, &[b], "B may be tried again").await;
-    store.clear(a).await.expect("clear");
+    store.clear(at(0), a).await.expect("clear");
     check(61, &[a, b], "A was mended").await;
 }
 
@@ -454,7 +454,7 @@ pub(super) async fn a_paused_contract_does_not_hold_up_another_on_its_outbox(sub
     assert_eq!(claimed.iter().map(|one| one.id).collect::<Vec<_>>(), [queue_id(2)]);
 }
 
-pub(super) async fn claims_go_by_priority_then_due_time_then_id(subject: Subject) {
+pub(super) async fn claims_of_a_contract_go_by_priority_then_due_time_then_id(subject: Subject) {
     let (store, standard) = with_standard(subject).await;
     for (number, priority, due) in [
         (1, Priority::Low, 0),
@@ -473,6 +473,62 @@ pub(super) async fn claims_go_by_priority_then_due_time_then_id(subject: Subject
         order.extend(claim_at(&store, 60, standard, limit, 1).await.into_iter().map(|one| one.id));
     }
     assert_eq!(order, [6, 3, 4, 5, 2, 1].map(queue_id));
+}
+
+/// The contracts of the mails that are claimed, one claim after the other or all by one.
+async fn turns(store: &Arc<dyn Store>, seconds: i64, outbox: MailboxId, limits: &[u32]) -> String {
+    let mut contracts = String::new();
+    for limit in limits {
+        let claimed = claim_at(store, seconds, outbox, *limit, 1).await;
+        contracts.extend(claimed.iter().map(|one| one.contract.as_str()));
+    }
+    contracts
+}
+
+/// Mails of each contract in this order, with numbers from `first` on.
+async fn submit_all(store: &Arc<dyn Store>, first: u32, contracts: &str, change: impl Fn(&mut Prepared)) {
+    for (number, contract) in (first..).zip(contracts.chars()) {
+        let mut mail = prepared(store, number, &contract.to_string()).await;
+        change(&mut mail);
+        submit(store, &mail).await;
+    }
+}
+
+pub(super) async fn contracts_take_turns_whatever_their_backlogs(subject: Subject) {
+    let (store, standard) = with_standard(subject).await;
+    // By due time and id alone, B and C would wait for all of A.
+    submit_all(&store, 1, "AAAAAAAABBC", |_| {}).await;
+    assert_eq!(turns(&store, 60, standard, &[1; 5]).await, "ABCAB");
+    assert_eq!(turns(&store, 60, standard, &[10]).await, "AAAAAA");
+    submit_all(&store, 21, "AAABBBC", |_| {}).await;
+    assert_eq!(turns(&store, 70, standard, &[5, 5]).await, "CBABABA", "also by one claim of many");
+}
+
+pub(super) async fn a_contract_that_comes_later_waits_for_one_turn_of_each_other(subject: Subject) {
+    let (store, standard) = with_standard(subject).await;
+    submit_all(&store, 1, "AAAAAABBBBBB", |_| {}).await;
+    assert_eq!(turns(&store, 60, standard, &[1; 4]).await, "ABAB");
+    submit_all(&store, 21, "CC", |mail| mail.not_before = Some(at(61))).await;
+    assert_eq!(turns(&store, 62, standard, &[1; 6]).await, "ABCABC");
+    // One that was idle has saved up nothing: it gets one turn and not all that it has missed.
+    submit_all(&store, 31, "CCCC", |mail| mail.not_before = Some(at(500))).await;
+    assert_eq!(turns(&store, 501, standard, &[1; 7]).await, "ABCABCC");
+}
+
+pub(super) async fn turns_are_taken_within_a_priority(subject: Subject) {
+    let (store, standard) = with_standard(subject).await;
+    submit_all(&store, 1, "AAB", |_| {}).await;
+    submit_all(&store, 11, "AA", |mail| mail.priority = Priority::High).await;
+    submit_all(&store, 21, "CB", |mail| mail.priority = Priority::Low).await;
+    assert_eq!(turns(&store, 60, standard, &[3, 1, 1, 5]).await, "AAABABC");
+}
+
+pub(super) async fn a_clock_that_was_set_back_does_not_hold_up_new_mail(subject: Subject) {
+    let (store, standard) = with_standard(subject).await;
+    submit_all(&store, 1, "A", |_| {}).await;
+    assert_eq!(turns(&store, 3600, standard, &[1]).await, "A");
+    submit_all(&store, 2, "A", |_| {}).await;
+    assert_eq!(turns(&store, 60, standard, &[1]).await, "A");
 }
 
 pub(super) async fn a_claim_gives_what_its_worker_needs(subject: Subject) {

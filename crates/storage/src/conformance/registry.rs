@@ -602,7 +602,7 @@ pub(super) async fn health_counts_failures_and_a_success_forgets_them(subject: S
         ..failing
     };
     assert_eq!(store.health(id).await.expect("health"), suspended);
-    store.clear(id).await.expect("clear");
+    store.clear(at(0), id).await.expect("clear");
     let cleared = Health { last_success: Some(at(1)), ..Health::unknown(id) };
     assert_eq!(store.health(id).await.expect("health"), cleared, "cleared");
     store.record(at(5), id, &fail("refused")).await.expect("record");
@@ -617,7 +617,7 @@ pub(super) async fn health_counts_failures_and_a_success_forgets_them(subject: S
 pub(super) async fn health_of_a_mailbox_that_is_gone_is_not_recorded(subject: Subject) {
     let store = subject.store;
     store.record(at(1), NOBODY, &Sign::Success).await.expect("record");
-    store.clear(NOBODY).await.expect("clear");
+    store.clear(at(0), NOBODY).await.expect("clear");
     assert_eq!(store.all_health().await.expect("all_health"), []);
 }
 

@@ -75,12 +75,22 @@ impl Rows {
             lease: None,
             body,
         };
-        let mut one =
-            StoredMail { item, row, sha256, settle_at: mail.settle_at, settled: None, timeline: Vec::new() };
+        let mut one = StoredMail {
+            item,
+            row,
+            sha256,
+            settle_at: mail.settle_at,
+            settled: None,
+            timeline: Vec::new(),
+            told: 0,
+        };
         one.note(now, "stored", Some(mail.state), mail.reasons.join(", "));
+        // A baseline may leave out a million mails: no event tells of them.
+        one.told = usize::from(sha256.is_none());
         self.remote.insert(remote(&mail.place, &mail.key), mail.id);
         self.stored.push(mail.id);
         self.ledger.insert(mail.id, one);
+        self.publish_received(mail.id);
     }
 
     /// The oldest row of the same bytes whose key is of another epoch of the same folder.
@@ -107,6 +117,7 @@ impl Rows {
         one.item.key = mail.key.clone();
         one.settled = None;
         one.note(now, "recognised", None, detail);
+        self.publish_received(id);
     }
 
     fn desk(
@@ -118,6 +129,7 @@ impl Rows {
         let one = self.ledger.get_mut(&id).ok_or_else(|| Error::new(ErrorKind::NotFound, stage))?;
         let entry = decide(&mut one.row)?;
         one.timeline.push(entry);
+        self.publish_received(id);
         Ok(())
     }
 }
@@ -222,6 +234,7 @@ impl LedgerIntake for MemoryStore {
             if let Some(one) = rows.ledger.get_mut(id).filter(|one| one.settled.is_none()) {
                 one.settled = Some(now);
                 one.note(now, "settled", None, String::new());
+                rows.publish_received(*id);
             }
         }
         Ok(())
@@ -260,6 +273,7 @@ impl LedgerWork for MemoryStore {
         let entry = one.row.finish(now, result)?;
         let applied = entry.is_some();
         one.timeline.extend(entry);
+        rows.publish_received(result.id);
         Ok(applied)
     }
 

@@ -1,6 +1,7 @@
 //! The queue in memory.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use postroom_core::id::{Actor, BodyId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::{Event, Prepared, State};
 use postroom_core::time::Timestamp;
 
-use super::rows::{QueuedMail, Rows, count, page};
+use super::rows::{Line, QueuedMail, Rows, count, page};
 use super::store::MemoryStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
@@ -18,7 +19,7 @@ use crate::queue::{
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
 use crate::transition::queue::QueueRow;
-use crate::transition::registry::Stored;
+use crate::transition::registry::{OutboxState, Stored};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -45,6 +46,17 @@ impl QueuedMail {
     }
 }
 
+/// A line whose turn may come.
+#[derive(Clone, Copy)]
+struct Ready {
+    /// Since when it waits.
+    since: Timestamp,
+    /// Orders the lines that wait since the same time.
+    turn: u64,
+    /// When its first mail is due, and which it is.
+    first: (Timestamp, QueueId),
+}
+
 impl Rows {
     fn unfinished(&self) -> impl Iterator<Item = &QueuedMail> {
         self.hot.iter().filter_map(|id| self.queue.get(id))
@@ -53,6 +65,22 @@ impl Rows {
     /// The mails that a worker may claim now.
     fn due(&self, now: Timestamp) -> impl Iterator<Item = &QueuedMail> {
         self.unfinished().filter(move |one| one.row.is_due(now) && self.is_open(now, &one.mail))
+    }
+
+    /// The lines that have a mail which may be claimed now.
+    fn ready(&self, now: Timestamp) -> BTreeMap<Line, Ready> {
+        let mut lines: BTreeMap<Line, Ready> = BTreeMap::new();
+        for one in self.due(now) {
+            let (mail, first) = (&one.mail, (one.row.due_at, one.mail.id));
+            let line = (mail.resolution.outbox, mail.contract.clone(), mail.priority);
+            let (served, turn) = self.served.get(&line).copied().unwrap_or((first.0, 0));
+            let new = Ready { since: first.0.max(served), turn, first };
+            let ready = lines.entry(line).or_insert(new);
+            if first < ready.first {
+                *ready = new;
+            }
+        }
+        lines
     }
 
     fn is_open(&self, now: Timestamp, mail: &Prepared) -> bool {
@@ -73,7 +101,9 @@ impl Rows {
     fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut QueuedMail) -> T) -> Option<T> {
         let one = self.queue.get_mut(&id)?;
         let result = change(one);
-        if one.row.is_finished() {
+        let is_finished = one.row.is_finished();
+        self.publish_mail(id);
+        if is_finished {
             self.hot.remove(&id)
         } else {
             self.hot.insert(id)
@@ -119,7 +149,7 @@ impl QueueIntake for MemoryStore {
             };
         }
         let stored = Stored {
-            outbox: rows.mailboxes.get(&mail.resolution.outbox),
+            outbox: rows.mailboxes.get(&mail.resolution.outbox).map(OutboxState::from),
             contract: rows.contracts.get(&mail.contract).map(|contract| contract.revision),
             step: mail.step.as_ref().and_then(|key| rows.steps.get(key)).map(|step| step.revision),
             standard: rows.standard,
@@ -139,7 +169,8 @@ impl QueueIntake for MemoryStore {
         rows.hot.insert(mail.id);
         let mail = mail.clone();
         let id = mail.id;
-        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry] });
+        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry], told: 0 });
+        rows.publish_mail(id);
         Ok(Enqueued::New(id))
     }
 
@@ -162,10 +193,10 @@ impl QueueWork for MemoryStore {
     async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>> {
         let rows = self.rows();
         let mut due: Vec<_> =
-            rows.due(now).map(|one| (one.row.due_at, one.mail.id, one.mail.resolution.outbox)).collect();
+            rows.ready(now).into_iter().map(|(line, ready)| (ready.since, line.0)).collect();
         due.sort_unstable();
         let mut outboxes = Vec::new();
-        for (_, _, outbox) in due {
+        for (_, outbox) in due {
             if !outboxes.contains(&outbox) {
                 outboxes.push(outbox);
             }
@@ -183,12 +214,16 @@ impl QueueWork for MemoryStore {
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
         let mut rows = self.rows();
-        let its = rows.due(now).filter(|one| one.mail.resolution.outbox == outbox);
-        let mut due: Vec<_> =
-            its.map(|one| (Reverse(one.mail.priority), one.row.due_at, one.mail.id)).collect();
-        due.sort_unstable();
         let mut claimed = Vec::new();
-        for (_, _, id) in due.into_iter().take(page(Some(limit))) {
+        for _ in 0..limit {
+            let lines = rows.ready(now).into_iter().filter(|(line, _)| line.0 == outbox);
+            let next = lines.min_by_key(|((_, contract, priority), ready)| {
+                (Reverse(*priority), ready.since, ready.turn, contract.clone())
+            });
+            let Some((line, Ready { first: (_, id), .. })) = next else { break };
+            rows.turns += 1;
+            let turn = rows.turns;
+            rows.served.insert(line, (now, turn));
             let claim = rows.next_claim(now);
             claimed.extend(rows.change(id, |one| {
                 let (places, entry) = one.row.claim(now, Lease { claim, worker, until });

@@ -353,14 +353,19 @@ impl HealthBook for MemoryStore {
         let mut rows = self.rows();
         if rows.mailboxes.contains_key(&mailbox) {
             let before = rows.health.remove(&mailbox).unwrap_or_else(|| Health::unknown(mailbox));
-            rows.health.insert(mailbox, health_after(before, now, sign));
+            let after = health_after(before.clone(), now, sign);
+            rows.publish_health(now, &before, &after);
+            rows.health.insert(mailbox, after);
         }
         Ok(())
     }
 
-    async fn clear(&self, mailbox: MailboxId) -> Result<()> {
-        if let Some(health) = self.rows().health.get_mut(&mailbox) {
-            *health = health_cleared(health);
+    async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()> {
+        let mut rows = self.rows();
+        if let Some(before) = rows.health.get(&mailbox).cloned() {
+            let after = health_cleared(&before);
+            rows.publish_health(now, &before, &after);
+            rows.health.insert(mailbox, after);
         }
         Ok(())
     }

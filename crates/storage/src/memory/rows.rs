@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use postroom_core::contract::Contract;
-use postroom_core::id::{BodyId, ClaimId, ContractId, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey};
+use postroom_core::id::{
+    BodyId, ClaimId, ContractId, EventNumber, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey,
+};
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::mailbox::Mailbox;
+use postroom_core::message::Priority;
 use postroom_core::queue::Prepared;
 use postroom_core::step::Step;
 use postroom_core::time::Timestamp;
@@ -36,6 +39,9 @@ pub(super) struct Rows {
     pub(super) queue: BTreeMap<QueueId, QueuedMail>,
     /// The mails that are not finished.
     pub(super) hot: BTreeSet<QueueId>,
+    /// When a line was served last, and in which turn.
+    pub(super) served: BTreeMap<Line, (Timestamp, u64)>,
+    pub(super) turns: u64,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,
@@ -44,6 +50,9 @@ pub(super) struct Rows {
     pub(super) remote: BTreeMap<RemoteMail, LedgerId>,
     /// The frontier of each folder's epoch.
     pub(super) places: BTreeMap<(MailboxId, String, u32), u32>,
+    /// The events, by number: what each is, is read where it happened.
+    pub(super) events: BTreeMap<EventNumber, Told>,
+    pub(super) last_event: i64,
     claims: u64,
 }
 
@@ -68,7 +77,22 @@ pub(super) struct QueuedMail {
     pub(super) body: BodyId,
     pub(super) size: u64,
     pub(super) timeline: Vec<TimelineEntry>,
+    /// How much of the timeline is in the sequence of events.
+    pub(super) told: usize,
 }
+
+/// Where an event stands.
+pub(super) enum Told {
+    /// At a place of a mail's timeline.
+    Queue(QueueId, usize),
+    /// At a place of a received mail's timeline.
+    Ledger(LedgerId, usize),
+    /// In itself: it is about a mailbox.
+    Mailbox { at: Timestamp, mailbox: MailboxId, what: &'static str, detail: String },
+}
+
+/// The mail of one contract and priority at one outbox.
+pub(super) type Line = (MailboxId, ContractId, Priority);
 
 /// Where a received mail lies.
 pub(super) type RemoteMail = (MailboxId, String, u32, RemoteKey);
@@ -81,6 +105,8 @@ pub(super) struct StoredMail {
     pub(super) settle_at: Option<Timestamp>,
     pub(super) settled: Option<Timestamp>,
     pub(super) timeline: Vec<LedgerEntry>,
+    /// How much of the timeline is in the sequence of events.
+    pub(super) told: usize,
 }
 
 impl Rows {

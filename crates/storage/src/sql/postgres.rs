@@ -4,6 +4,7 @@
 mod audit;
 mod bodies;
 mod connection;
+mod events;
 mod failed;
 #[cfg(test)]
 mod faults;

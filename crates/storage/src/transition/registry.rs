@@ -3,7 +3,7 @@
 
 use postroom_core::contract::{Contract, ContractOutbox};
 use postroom_core::id::{MailboxId, Revision};
-use postroom_core::mailbox::{Kind, Mailbox, MailboxDraft, MailboxSettings, SettingsDraft};
+use postroom_core::mailbox::{Kind, Mailbox, MailboxDraft, MailboxSettings, SettingsDraft, Status};
 use postroom_core::queue::Prepared;
 use postroom_core::resolve::Reason;
 use postroom_core::step::{Step, StepOutbox};
@@ -79,12 +79,44 @@ pub fn health_cleared(before: &Health) -> Health {
     Health { last_success: before.last_success, ..Health::unknown(before.mailbox) }
 }
 
+/// What a change of health is to whoever reads events: only turns, never each sign.
+#[must_use]
+pub fn health_event(before: &Health, after: &Health) -> Option<(&'static str, String)> {
+    let said = || after.last_error.clone().unwrap_or_default();
+    let was_well = before.failures == 0 && !before.suspended;
+    let is_well = after.failures == 0 && !after.suspended;
+    match (before.suspended, after.suspended) {
+        (false, true) => Some(("suspended", said())),
+        _ if was_well && !is_well => Some(("failing", said())),
+        _ if !was_well && is_well => Some(("works", String::new())),
+        _ => None,
+    }
+}
+
+/// What a decision needs to know of a mailbox that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "three columns of a row")]
+pub struct OutboxState {
+    /// Its kind: a number may have been given to an inbox.
+    pub kind: Kind,
+    /// Whether it is in use.
+    pub status: Status,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+impl From<&Mailbox> for OutboxState {
+    fn from(mailbox: &Mailbox) -> Self {
+        Self { kind: mailbox.settings.kind(), status: mailbox.status, revision: mailbox.revision }
+    }
+}
+
 /// What is stored of a decision's basis when its mail is inserted.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "the arguments of one pure function")]
-pub struct Stored<'a> {
+pub struct Stored {
     /// The outbox.
-    pub outbox: Option<&'a Mailbox>,
+    pub outbox: Option<OutboxState>,
     /// The contract's revision.
     pub contract: Option<Revision>,
     /// The revision of the mail's step.
@@ -93,7 +125,7 @@ pub struct Stored<'a> {
     pub standard: Option<MailboxId>,
 }
 
-impl Stored<'_> {
+impl Stored {
     /// Whether the mail's decision was made by what is stored, and its outbox is active (or the mail held).
     #[must_use]
     pub fn upholds(&self, mail: &Prepared) -> bool {
@@ -101,8 +133,8 @@ impl Stored<'_> {
         let (resolution, basis) = (&mail.resolution, &mail.basis);
         self.outbox.is_some_and(|outbox| {
             outbox.revision == basis.outbox
-                && outbox.settings.kind() == Kind::Outbox
-                && (resolution.held || outbox.is_active())
+                && outbox.kind == Kind::Outbox
+                && (resolution.held || outbox.status == Status::Active)
         }) && self.contract == basis.contract
             && (mail.step.is_none() || self.step == basis.step)
             && (!resolution.reasons.iter().any(by_standard) || self.standard == Some(resolution.outbox))

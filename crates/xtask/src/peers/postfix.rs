@@ -110,8 +110,7 @@ maximal_backoff_time = 10s
 }
 
 fn master([submission, submissions, mx]: [SocketAddr; 3]) -> String {
-    // No process leaves its root directory: the queue has no copy of the libraries' files.
-    let mut text = format!(
+    format!(
         "{submission} inet n - n - - smtpd
   -o smtpd_tls_security_level=encrypt
   -o smtpd_sasl_auth_enable=yes
@@ -121,30 +120,30 @@ fn master([submission, submissions, mx]: [SocketAddr; 3]) -> String {
   -o smtpd_sasl_auth_enable=yes
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
 {mx} inet n - n - - smtpd
-"
-    );
-    for (service, rest) in [
-        ("pickup", "n - n 60 1 pickup"),
-        ("cleanup", "n - n - 0 cleanup"),
-        ("qmgr", "n - n 300 1 qmgr"),
-        ("tlsmgr", "- - n 1000? 1 tlsmgr"),
-        ("rewrite", "- - n - - trivial-rewrite"),
-        ("bounce", "- - n - 0 bounce"),
-        ("defer", "- - n - 0 bounce"),
-        ("trace", "- - n - 0 bounce"),
-        ("verify", "- - n - 1 verify"),
-        ("flush", "n - n 1000? 0 flush"),
-        ("proxymap", "- - n - - proxymap"),
-        ("smtp", "- - n - - smtp"),
-        ("lmtp", "- - n - - lmtp"),
-        ("showq", "n - n - - showq"),
-        ("error", "- - n - - error"),
-        ("retry", "- - n - - error"),
-        ("anvil", "- - n - 1 anvil"),
-        ("scache", "- - n - 1 scache"),
-    ] {
-        text.push_str(&format!("{service} unix {rest}\n"));
-    }
-    text.push_str("postlog unix-dgram n - n - 1 postlogd\n");
-    text
+{SERVICES}"
+    )
 }
+
+/// The services of an instance, but for those that listen to the network. No process leaves its root directory: the queue has no
+/// copy of the libraries' files.
+pub(crate) const SERVICES: &str = "\
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+";

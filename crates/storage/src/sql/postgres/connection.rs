@@ -1,6 +1,5 @@
-//! The connections to one database: two that share commits, one for submissions and one for workers, and a few for everything
-//! else. A transaction whose future is dropped takes its connection with it, so nothing half done is ever found by whoever comes
-//! next. How calls share a commit is in the folder above. No table is known here.
+//! The connections to one database, a few. A transaction whose future is dropped takes its connection with it, so nothing half done is ever found by whoever comes
+//! next. No table is known here.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +15,6 @@ pub(super) use super::failed::failed;
 use super::failed::unavailable;
 use crate::clock::SampledClock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::group::Shared;
-use crate::sql::joint::{Joint, Writer};
 
 /// How long it may take to reach the server.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -39,14 +36,14 @@ const SESSION: &str = "SET synchronous_commit = on;
 const SAMPLE: &str =
     "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, current_setting('server_encoding')";
 
-impl Shared for PgConnection {
-    const BEGIN: &'static str = "BEGIN";
-    /// PostgreSQL answers a COMMIT of a transaction that failed with success, and rolls back; any other statement fails then.
-    const COMMIT: &'static str = "SELECT; COMMIT";
+const BEGIN: &str = "BEGIN";
 
-    async fn say(&mut self, sql: &'static str, stage: &'static str) -> Result<()> {
-        sqlx::raw_sql(sql).execute(self).await.map(drop).map_err(failed(stage))
-    }
+/// PostgreSQL answers a COMMIT of a transaction that failed with success, and rolls back; any other statement fails then.
+const COMMIT: &str = "SELECT; COMMIT";
+
+/// Runs statements without parameters.
+pub(super) async fn say(connection: &mut PgConnection, sql: &'static str, stage: &'static str) -> Result<()> {
+    sqlx::raw_sql(sql).execute(connection).await.map(drop).map_err(failed(stage))
 }
 
 /// The connections of one store.
@@ -54,10 +51,6 @@ impl Shared for PgConnection {
 /// This is no `sqlx::Pool`: a pool spawns tasks behind the host, and gives a connection whose future was dropped to the next.
 pub(super) struct Connections {
     options: PgConnectOptions,
-    /// Where submissions share commits.
-    pub(super) intake: Writer<PgConnection>,
-    /// Where claims, marks and settlements share commits: submissions do not hold them up.
-    pub(super) work: Writer<PgConnection>,
     parked: Mutex<Vec<PgConnection>>,
     permits: Semaphore,
     clock: Option<Arc<SampledClock>>,
@@ -65,13 +58,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// The connections to `options`, at most `most` besides the two that share commits. Each is opened when it is first needed.
+    /// The connections to `options`, at most `most`. Each is opened when it is first needed.
     /// The time of the database goes to `clock`.
     pub(super) fn new(options: PgConnectOptions, most: usize, clock: Option<Arc<SampledClock>>) -> Self {
         Self {
             options,
-            intake: Writer::default(),
-            work: Writer::default(),
             parked: Mutex::default(),
             permits: Semaphore::new(most.max(1)),
             clock,
@@ -83,21 +74,7 @@ impl Connections {
     ///
     /// Cancel safe: a dropped future or transaction leaves nothing behind.
     pub(super) async fn write(&self, stage: &'static str) -> Result<Pooled<'_>> {
-        self.begin(stage, PgConnection::BEGIN, PgConnection::COMMIT).await
-    }
-
-    /// Begins a call that may share its commit with others that come at the same time. It has to be begun again for as
-    /// long as [`Joint::finish`] gives nothing.
-    ///
-    /// Cancel safe: a dropped future or call leaves all of it or nothing.
-    pub(super) async fn join<'a>(
-        &'a self,
-        writer: &'a Writer<PgConnection>,
-        stage: &'static str,
-    ) -> Result<Joint<'a, PgConnection>> {
-        let turn = writer.turn().await;
-        self.check_open(stage)?;
-        writer.join(turn, stage, self.open(stage)).await
+        self.begin(stage, BEGIN, COMMIT).await
     }
 
     /// A connection for one statement that reads.
@@ -122,11 +99,11 @@ impl Connections {
 
     async fn begin(&self, stage: &'static str, begin: &'static str, end: &'static str) -> Result<Pooled<'_>> {
         let mut pooled = self.read(stage).await?;
-        if pooled.say(begin, stage).await.is_err() {
+        if say(&mut pooled, begin, stage).await.is_err() {
             // The server was started again, say: what was parked before is of no use any more.
             self.doubt();
             pooled.connection = Some(self.open(stage).await?);
-            pooled.say(begin, stage).await?;
+            say(&mut pooled, begin, stage).await?;
         }
         pooled.end = Some(end);
         Ok(pooled)
@@ -137,7 +114,7 @@ impl Connections {
         let late = |_| unavailable(stage);
         let connected = tokio::time::timeout(CONNECT, self.options.connect()).await.map_err(late)?;
         let mut connection = connected.map_err(failed(stage))?;
-        connection.say(SESSION, stage).await?;
+        say(&mut connection, SESSION, stage).await?;
         self.sample(&mut connection, stage).await?;
         Ok(connection)
     }
@@ -156,16 +133,11 @@ impl Connections {
         Ok(())
     }
 
-    /// Closes every connection, once those in use are back. Later calls are refused.
+    /// Closes every connection that is idle; those in use are closed when they are given back. Later calls are refused.
     pub(super) async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
         self.permits.close();
-        let mut idle: Vec<_> = self.parked().drain(..).collect();
-        for writer in [&self.intake, &self.work] {
-            let mut turn = writer.turn().await;
-            writer.commit_open(&mut turn).await;
-            idle.extend(writer.take());
-        }
+        let idle: Vec<_> = self.parked().drain(..).collect();
         for connection in idle {
             connection.close().await.map_err(failed("close"))?;
         }
@@ -214,7 +186,7 @@ impl Pooled<'_> {
             }
         };
         if let Some(end) = end
-            && let Err(error) = self.say(end, stage).await
+            && let Err(error) = say(&mut self, end, stage).await
         {
             self.home.doubt();
             return result.and(Err(error));
@@ -268,35 +240,3 @@ macro_rules! write {
     }};
 }
 pub(super) use write;
-
-/// Runs a body in a commit that it may share, and again where a deadlock or the like ended it:
-/// `join!(connections, writer, stage, |tx| ..)`.
-macro_rules! join {
-    ($connections:expr, $writer:ident, $stage:expr, |$tx:ident| $body:expr) => {{
-        let mut tries = 0;
-        loop {
-            let mut guard = $connections.join(&$connections.$writer, $stage).await?;
-            let done = {
-                let $tx: &mut sqlx::postgres::PgConnection = &mut guard;
-                async { $body }.await
-            };
-            match guard.finish(done).await {
-                None => {}
-                Some(Err(error))
-                    if $crate::sql::postgres::failed::is_contended(&error)
-                        && tries < $crate::sql::postgres::connection::TRIES =>
-                {
-                    tries += 1;
-                }
-                Some(Err(error)) => {
-                    if error.kind() == &$crate::error::ErrorKind::Unavailable {
-                        $connections.doubt();
-                    }
-                    break Err(error);
-                }
-                Some(done) => break done,
-            }
-        }
-    }};
-}
-pub(super) use join;

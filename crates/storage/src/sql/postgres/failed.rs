@@ -69,8 +69,8 @@ fn kind(error: &sqlx::Error) -> ErrorKind {
         "53100" | "58030" => ErrorKind::Full,
         // data_corrupted, index_corrupted
         "XX001" | "XX002" => ErrorKind::Unreadable,
-        // Data exceptions and the other integrity constraints.
-        code if code.starts_with("22") || code.starts_with("23") => ErrorKind::Unreadable,
+        // Data exceptions, the other integrity constraints, and what is greater than a row or an index takes.
+        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => ErrorKind::Unreadable,
         // Lost connections, refused sign-ins, lock and statement timeouts, deadlocks, too many connections, a server that shuts
         // down or only reads, and the rest.
         _ => ErrorKind::Unavailable,

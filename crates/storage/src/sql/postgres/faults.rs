@@ -16,14 +16,13 @@ use sqlx::{AssertSqlSafe, Connection};
 use self::fixture::{
     accepted, check_whole, dropped_after, host, id, number, prepared, registered, schema, store,
 };
-use super::connection::failed;
+use super::connection::{failed, say};
 use super::schema as migrations;
 use super::store::{PgOptions, PgStore};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::queue::{ClaimMark, QueueDesk, QueueIntake, QueueWork};
 use crate::registry::Mailboxes;
-use crate::sql::group::Shared;
 
 #[tokio::test]
 async fn every_commit_is_synced_and_nobody_waits_for_ever() {
@@ -219,14 +218,14 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     // The first two ran, the next one was interrupted.
     let store = PgStore::open(&url).await.unwrap();
     store.close().await.unwrap();
-    admin
-        .say(
-            "DROP TABLE postroom_ledger_open, postroom_ledger_mail, postroom_ledger_place;
+    say(
+        &mut admin,
+        "DROP TABLE postroom_ledger_open, postroom_ledger_mail, postroom_ledger_place;
             DELETE FROM postroom_migration WHERE version >= 4",
-            "interrupt",
-        )
-        .await
-        .unwrap();
+        "interrupt",
+    )
+    .await
+    .unwrap();
     assert_eq!(kind(PgStore::connect(&url, PgOptions::new()).await), ErrorKind::Schema);
     assert_eq!(PgStore::migrate(&url).await.unwrap(), u64::try_from(count - 3).unwrap());
     assert_eq!(PgStore::migrate(&url).await.unwrap(), 0);

@@ -10,12 +10,12 @@ use sqlx::postgres::PgConnection;
 use super::connection::{failed, write};
 use super::plain::plain;
 use super::store::PgStore;
-use super::{lanes, locks};
+use super::{events, lanes, locks};
 use crate::error::Result;
 use crate::keyring::{Binding, Sealed};
 use crate::registry::{Health, HealthBook, Sign, Vault};
 use crate::sql::rows::{small, time};
-use crate::transition::registry::{health_after, health_cleared};
+use crate::transition::registry::{health_after, health_cleared, health_event};
 
 type Columns = (i64, Option<i64>, i64, Option<String>, Option<i64>, Option<i64>, bool);
 
@@ -52,7 +52,7 @@ async fn of(connection: &mut PgConnection, mailbox: MailboxId) -> Result<Option<
 }
 
 /// Writes the health of a mailbox that is there, and what follows from it.
-async fn put(tx: &mut PgConnection, health: &Health) -> Result<()> {
+async fn put(tx: &mut PgConnection, now: Timestamp, before: &Health, health: &Health) -> Result<()> {
     let sql = "INSERT INTO postroom_health
             (mailbox, last_success, failures, last_error, failed_at, next_attempt, suspended)
         SELECT id, $2, $3, $4, $5, $6, $7 FROM postroom_mailbox WHERE id = $1
@@ -70,6 +70,9 @@ async fn put(tx: &mut PgConnection, health: &Health) -> Result<()> {
         .execute(&mut *tx)
         .await
         .map_err(failed("record health"))?;
+    if let Some((what, detail)) = health_event(before, health) {
+        events::note_mailbox(tx, now, health.mailbox, (what, &detail)).await?;
+    }
     lanes::ring(tx, [health.mailbox]).await
 }
 
@@ -103,16 +106,16 @@ impl HealthBook for PgStore {
         }
         write!(self.connections, "record health", |tx| {
             locks::health(tx, mailbox).await?;
-            let before = of(tx, mailbox).await?.unwrap_or_else(|| Health::unknown(mailbox));
-            put(tx, &health_after(before, now, sign)).await
+            let before = of(&mut *tx, mailbox).await?.unwrap_or_else(|| Health::unknown(mailbox));
+            put(tx, now, &before, &health_after(before.clone(), now, sign)).await
         })
     }
 
-    async fn clear(&self, mailbox: MailboxId) -> Result<()> {
+    async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()> {
         write!(self.connections, "clear health", |tx| {
             locks::health(tx, mailbox).await?;
-            match of(tx, mailbox).await? {
-                Some(before) => put(tx, &health_cleared(&before)).await,
+            match of(&mut *tx, mailbox).await? {
+                Some(before) => put(tx, now, &before, &health_cleared(&before)).await,
                 None => Ok(()),
             }
         })

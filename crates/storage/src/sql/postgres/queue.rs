@@ -2,6 +2,8 @@
 
 pub(super) mod desk;
 mod host;
+pub(super) mod insert;
 pub(super) mod intake;
 pub(super) mod row;
+mod together;
 pub(super) mod work;

@@ -3,9 +3,8 @@
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 
-use super::connection::{Connections, failed, write};
+use super::connection::{Connections, failed, say, write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::group::Shared;
 use crate::sql::migrate::{Migration, pending};
 
 const fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
@@ -59,12 +58,12 @@ async fn step(tx: &mut PgConnection, known: &[Migration], now: Timestamp) -> Res
     let schema = sqlx::query_as("SELECT current_schema()::text").fetch_one(&mut *tx).await;
     let (schema,): (Option<String>,) = schema.map_err(failed(STAGE))?;
     schema.ok_or_else(|| Error::new(ErrorKind::Schema, STAGE))?;
-    tx.say(LOCK, STAGE).await?;
-    tx.say(TABLE, STAGE).await?;
+    say(tx, LOCK, STAGE).await?;
+    say(tx, TABLE, STAGE).await?;
     let applied = sqlx::query_as(APPLIED).fetch_all(&mut *tx).await;
     let applied: Vec<(i64, Vec<u8>)> = applied.map_err(failed(STAGE))?;
     let Some(next) = pending(known, &applied)?.first() else { return Ok(false) };
-    tx.say(next.sql, STAGE).await?;
+    say(tx, next.sql, STAGE).await?;
     let record = sqlx::query(RECORD).bind(next.version).bind(next.name).bind(next.checksum());
     record.bind(now.as_millis()).execute(&mut *tx).await.map_err(failed(STAGE))?;
     Ok(true)

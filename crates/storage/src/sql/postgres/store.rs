@@ -12,6 +12,7 @@ use super::connection::Connections;
 use super::schema;
 use crate::clock::{Clock, SampledClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::combine::Combiner;
 
 /// How a database is opened.
 #[derive(Clone)]
@@ -21,13 +22,13 @@ pub struct PgOptions {
 }
 
 impl PgOptions {
-    /// Eight connections besides the two that share commits; the database's clock.
+    /// Ten connections; the database's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self { connections: 8, clock: None }
+        Self { connections: 10, clock: None }
     }
 
-    /// At most so many connections, at least one, besides the two that share commits. They are opened as they are needed.
+    /// At most so many connections, at least one. They are opened as they are needed.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -71,6 +72,10 @@ impl fmt::Debug for PgOptions {
 #[derive(Clone)]
 pub struct PgStore {
     pub(super) connections: Arc<Connections>,
+    /// What submitters ask for at the same time.
+    pub(super) intake: Arc<Combiner<Connections>>,
+    /// What dispatchers ask for at the same time: submissions do not hold it up.
+    pub(super) work: Arc<Combiner<Connections>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -117,7 +122,7 @@ impl PgStore {
         Ok(ran)
     }
 
-    /// Closes the connections, once those in use are back. Every clone is closed with it and refuses to work.
+    /// Closes the connections; those in use are closed when they are given back. Every clone is closed with it and refuses to work.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]; what was written before is safe all the same.
@@ -142,7 +147,8 @@ impl PgStore {
             None => (Arc::clone(&sampled) as Arc<dyn Clock>, Some(sampled)),
         };
         let connections = Arc::new(Connections::new(connect, options.connections, sampled));
-        Ok(Self { connections, clock })
+        let combiner = || Arc::new(Combiner::new(Arc::clone(&connections)));
+        Ok(Self { intake: combiner(), work: combiner(), connections, clock })
     }
 }
 

@@ -91,10 +91,8 @@ async fn set_switch_in(tx: &mut PgConnection, change: &Change, scope: &Scope, to
         Scope::Contract(id) => {
             let query = sqlx::query(PAUSE).bind(id.as_str()).bind(to == Switch::Paused);
             query.execute(&mut *tx).await.map_err(failed(STAGE))?;
-            let sql = "SELECT DISTINCT outbox FROM postroom_queue_open WHERE contract = $1";
-            let query = sqlx::query_as(sql).bind(id.as_str());
-            let outboxes: Vec<(i64,)> = query.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-            lanes::ring(tx, outboxes.into_iter().map(|(id,)| MailboxId::new(id))).await?;
+            let ring = sqlx::query(lanes::RING_CONTRACT).bind(id.as_str());
+            ring.execute(&mut *tx).await.map_err(failed(STAGE))?;
         }
     }
     audit::write(tx, change, &switch_subject(scope), "set", &switch_changes(to)).await

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_core::id::BodyId;
 use postroom_core::time::Timestamp;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
 use super::connection::failed;
 use super::store::SqliteStore;
 use crate::bodies::{Bodies, BodyRef, PIECE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::rows::{big, small};
+use crate::sql::rows::{big, hex, small, to_json};
 
 const INSERT_PIECE: &str = "INSERT INTO postroom_body_piece (body, number, content) VALUES (?1, ?2, ?3)";
 
@@ -19,16 +20,40 @@ pub(super) const PIECE_OF: &str = "SELECT content FROM postroom_body_piece WHERE
 pub(super) const ORPHANS: &str =
     "SELECT id FROM postroom_body WHERE staged_at < ?1 ORDER BY staged_at LIMIT 100";
 
-/// Inserts a whole content that a row of the same transaction refers to.
-pub(super) async fn insert(tx: &mut SqliteConnection, id: BodyId, content: &Bytes) -> Result<()> {
-    const STAGE: &str = "insert a content";
-    let sql = "INSERT INTO postroom_body (id, staged_at) VALUES (?, NULL)";
-    sqlx::query(sql).bind(id.uuid()).execute(&mut *tx).await.map_err(failed(STAGE))?;
-    for (number, piece) in (0i64..).zip(content.chunks(PIECE)) {
-        let piece = content.slice_ref(piece).to_vec();
-        let insert = sqlx::query(INSERT_PIECE).bind(id.uuid()).bind(number).bind(piece);
-        insert.execute(&mut *tx).await.map_err(failed(STAGE))?;
+/// Pieces that lie one behind the other in one value: where each begins, and its length.
+const INSERT_PIECES: &str = "INSERT INTO postroom_body_piece (body, number, content)
+    SELECT unhex(value ->> 0), value ->> 1, substr(?2, value ->> 2, value ->> 3) FROM json_each(?1)";
+
+/// How many bytes of pieces one statement takes, when they are more than one piece.
+const CARGO: usize = 4 * PIECE;
+
+/// Inserts whole contents that rows of the same transaction refer to.
+pub(super) async fn insert(tx: &mut SqliteConnection, contents: &[(BodyId, &Bytes)]) -> Result<()> {
+    const STAGE: &str = "insert contents";
+    let sql = "INSERT INTO postroom_body (id, staged_at) SELECT unhex(value), NULL FROM json_each(?)";
+    let ids: Vec<String> = contents.iter().map(|(id, _)| hex(id.uuid())).collect();
+    sqlx::query(sql).bind(to_json(&ids)?).execute(&mut *tx).await.map_err(failed(STAGE))?;
+    let (mut cargo, mut places) = (Vec::new(), Vec::new());
+    for (id, (_, content)) in ids.iter().zip(contents) {
+        for (number, piece) in (0u32..).zip(content.chunks(PIECE)) {
+            if !cargo.is_empty() && cargo.len() + piece.len() > CARGO {
+                write_pieces(tx, &mut cargo, &mut places).await?;
+            }
+            // SQLite counts from 1.
+            places.push(json!([id, number, cargo.len() + 1, piece.len()]));
+            cargo.extend_from_slice(piece);
+        }
     }
+    write_pieces(tx, &mut cargo, &mut places).await
+}
+
+async fn write_pieces(tx: &mut SqliteConnection, cargo: &mut Vec<u8>, places: &mut Vec<Value>) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let (cargo, places) = (std::mem::take(cargo), to_json(&std::mem::take(places))?);
+    let insert = sqlx::query(INSERT_PIECES).bind(places).bind(cargo);
+    insert.execute(tx).await.map_err(failed("insert contents"))?;
     Ok(())
 }
 

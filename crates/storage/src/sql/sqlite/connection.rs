@@ -1,6 +1,5 @@
 //! The connections to one file: one that writes, a few that read. A transaction whose future is dropped takes its
-//! connection with it, so nothing half done is ever found by whoever comes next. How calls share a commit is
-//! in the folder above. No table is known here.
+//! connection with it, so nothing half done is ever found by whoever comes next. No table is known here.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -9,22 +8,14 @@ use std::sync::{Mutex, PoisonError};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 pub(super) use super::failed::failed;
 use super::failed::unavailable;
 use crate::error::Result;
-use crate::sql::group::Shared;
-use crate::sql::joint::{Joint, Turn, Writer};
 
-impl Shared for SqliteConnection {
-    const BEGIN: &'static str = "BEGIN IMMEDIATE";
-    const COMMIT: &'static str = "COMMIT";
-
-    async fn say(&mut self, sql: &'static str, stage: &'static str) -> Result<()> {
-        sqlx::raw_sql(sql).execute(self).await.map(drop).map_err(failed(stage))
-    }
-}
+/// The right to write, with the connection that writes, between two transactions.
+type Turn<'a> = MutexGuard<'a, Option<SqliteConnection>>;
 
 /// The connections of one store.
 ///
@@ -32,7 +23,8 @@ impl Shared for SqliteConnection {
 /// SQLite, which rolls back by itself when the disk is full; such a connection would refuse every later `BEGIN`.
 pub(super) struct Connections {
     options: SqliteConnectOptions,
-    writer: Writer<SqliteConnection>,
+    /// Writers come one after the other, in the order in which they asked.
+    writer: tokio::sync::Mutex<Option<SqliteConnection>>,
     readers: Mutex<Vec<SqliteConnection>>,
     permits: Semaphore,
     closed: AtomicBool,
@@ -43,7 +35,7 @@ impl Connections {
     pub(super) fn new(options: SqliteConnectOptions, readers: usize) -> Self {
         Self {
             options,
-            writer: Writer::default(),
+            writer: tokio::sync::Mutex::new(None),
             readers: Mutex::default(),
             permits: Semaphore::new(readers.max(1)),
             closed: AtomicBool::new(false),
@@ -55,34 +47,18 @@ impl Connections {
         self.options.get_filename()
     }
 
-    /// Begins a transaction of its own, the one that may write; others wait for their turn.
+    /// Begins the transaction that may write; others wait for their turn.
     ///
     /// Cancel safe: a dropped future or transaction leaves nothing behind.
     pub(super) async fn write(&self, stage: &'static str) -> Result<Write<'_>> {
-        let mut turn = self.writer.turn().await;
+        let mut turn = self.writer.lock().await;
         self.check_open(stage)?;
-        self.writer.commit_open(&mut turn).await;
-        let mut connection = match self.writer.take() {
+        let mut connection = match turn.take() {
             Some(connection) => connection,
-            None => self.open(stage).await?,
+            None => self.options.connect().await.map_err(failed(stage))?,
         };
-        connection.say(SqliteConnection::BEGIN, stage).await?;
-        Ok(Write { connection: Some(connection), writer: &self.writer, stage, _turn: turn })
-    }
-
-    /// Begins a call that may share its commit with others that come at the same time. It has to be begun again for as
-    /// long as [`Joint::finish`] gives nothing.
-    ///
-    /// Cancel safe: a dropped future or call leaves all of it or nothing.
-    pub(super) async fn join(&self, stage: &'static str) -> Result<Joint<'_, SqliteConnection>> {
-        let turn = self.writer.turn().await;
-        self.check_open(stage)?;
-        self.writer.join(turn, stage, self.open(stage)).await
-    }
-
-    /// A connection that writes.
-    async fn open(&self, stage: &'static str) -> Result<SqliteConnection> {
-        self.options.connect().await.map_err(failed(stage))
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.map_err(failed(stage))?;
+        Ok(Write { connection: Some(connection), stage, turn })
     }
 
     /// A connection for one statement that reads.
@@ -114,9 +90,8 @@ impl Connections {
         self.closed.store(true, Ordering::SeqCst);
         self.permits.close();
         let parked: Vec<_> = self.parked().drain(..).collect();
-        let mut turn = self.writer.turn().await;
-        self.writer.commit_open(&mut turn).await;
-        for connection in parked.into_iter().chain(self.writer.take()) {
+        let writer = self.writer.lock().await.take();
+        for connection in parked.into_iter().chain(writer) {
             connection.close().await.map_err(failed("close"))?;
         }
         Ok(())
@@ -135,9 +110,8 @@ impl Connections {
 /// was not committed when the connection closes.
 pub(super) struct Write<'a> {
     connection: Option<SqliteConnection>,
-    writer: &'a Writer<SqliteConnection>,
     stage: &'static str,
-    _turn: Turn<'a>,
+    turn: Turn<'a>,
 }
 
 impl Write<'_> {
@@ -147,7 +121,7 @@ impl Write<'_> {
         let stage = self.stage;
         match sqlx::query(end).execute(&mut *self).await {
             Ok(_) => {
-                self.connection.take().into_iter().for_each(|connection| self.writer.park(connection));
+                *self.turn = self.connection.take();
                 result
             }
             // The connection is not used again: it may be in a transaction, or SQLite has ended that by itself.

@@ -8,13 +8,13 @@ use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connection::failed;
-use super::lanes;
 use super::store::SqliteStore;
+use super::{events, lanes};
 use crate::error::Result;
 use crate::keyring::{Binding, Sealed};
 use crate::registry::{Health, HealthBook, Sign, Vault};
 use crate::sql::rows::{small, time};
-use crate::transition::registry::{health_after, health_cleared};
+use crate::transition::registry::{health_after, health_cleared, health_event};
 
 type Columns = (i64, Option<i64>, i64, Option<String>, Option<i64>, Option<i64>, i64);
 
@@ -51,7 +51,7 @@ async fn of(connection: &mut SqliteConnection, mailbox: MailboxId) -> Result<Opt
 }
 
 /// Writes the health of a mailbox that is there, and what follows from it.
-async fn write(tx: &mut SqliteConnection, health: &Health) -> Result<()> {
+async fn write(tx: &mut SqliteConnection, now: Timestamp, before: &Health, health: &Health) -> Result<()> {
     let sql = "INSERT INTO postroom_health
             (mailbox, last_success, failures, last_error, failed_at, next_attempt, suspended)
         SELECT id, ?2, ?3, ?4, ?5, ?6, ?7 FROM postroom_mailbox WHERE id = ?1
@@ -69,6 +69,9 @@ async fn write(tx: &mut SqliteConnection, health: &Health) -> Result<()> {
         .execute(&mut *tx)
         .await
         .map_err(failed("record health"))?;
+    if let Some((what, detail)) = health_event(before, health) {
+        events::note_mailbox(tx, now, health.mailbox, (what, &detail)).await?;
+    }
     lanes::refresh(tx, [health.mailbox]).await
 }
 
@@ -103,17 +106,17 @@ impl HealthBook for SqliteStore {
         let mut tx = self.connections.write("record health").await?;
         let done = async {
             let before = of(&mut tx, mailbox).await?.unwrap_or_else(|| Health::unknown(mailbox));
-            write(&mut tx, &health_after(before, now, sign)).await
+            write(&mut tx, now, &before, &health_after(before.clone(), now, sign)).await
         };
         let done = done.await;
         tx.finish(done).await
     }
 
-    async fn clear(&self, mailbox: MailboxId) -> Result<()> {
+    async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()> {
         let mut tx = self.connections.write("clear health").await?;
         let done = async {
             match of(&mut tx, mailbox).await? {
-                Some(before) => write(&mut tx, &health_cleared(&before)).await,
+                Some(before) => write(&mut tx, now, &before, &health_cleared(&before)).await,
                 None => Ok(()),
             }
         };

@@ -241,6 +241,7 @@ async fn remove_in(
     for sql in [
         "DELETE FROM postroom_health WHERE mailbox = ?",
         "DELETE FROM postroom_queue_lane WHERE outbox = ?",
+        "DELETE FROM postroom_queue_line WHERE outbox = ?",
         "DELETE FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(? AS TEXT)",
         "DELETE FROM postroom_mailbox WHERE id = ?",
     ] {

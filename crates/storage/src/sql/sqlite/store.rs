@@ -13,6 +13,7 @@ use super::connection::Connections;
 use super::schema;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::combine::Combiner;
 
 /// How a file is opened.
 #[derive(Clone)]
@@ -77,6 +78,8 @@ impl fmt::Debug for SqliteOptions {
 #[derive(Clone)]
 pub struct SqliteStore {
     pub(super) connections: Arc<Connections>,
+    /// What submitters and dispatchers ask for at the same time.
+    pub(super) queue: Arc<Combiner<Connections>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -147,7 +150,8 @@ impl SqliteStore {
             .pragma("trusted_schema", "0")
             .disable_statement_logging();
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        Self { connections: Arc::new(Connections::new(connect, options.readers)), clock }
+        let connections = Arc::new(Connections::new(connect, options.readers));
+        Self { queue: Arc::new(Combiner::new(Arc::clone(&connections))), connections, clock }
     }
 }
 

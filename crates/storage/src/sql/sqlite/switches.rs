@@ -84,10 +84,11 @@ async fn set_switch_in(tx: &mut SqliteConnection, change: &Change, scope: &Scope
             let sql = "UPDATE postroom_queue_open SET paused = ?2 WHERE contract = ?1";
             let query = sqlx::query(sql).bind(id.as_str()).bind(i64::from(to == Switch::Paused));
             query.execute(&mut *tx).await.map_err(failed(STAGE))?;
-            let sql = "SELECT DISTINCT outbox FROM postroom_queue_open WHERE contract = ?";
+            let sql =
+                "SELECT DISTINCT outbox, contract, priority FROM postroom_queue_open WHERE contract = ?";
             let query = sqlx::query_as(sql).bind(id.as_str());
-            let outboxes: Vec<(i64,)> = query.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-            lanes::refresh(tx, outboxes.into_iter().map(|(id,)| MailboxId::new(id))).await?;
+            let lines: Vec<lanes::Line> = query.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+            lanes::refresh_lines(tx, lines).await?;
         }
     }
     audit::write(tx, change, &switch_subject(scope), "set", &switch_changes(to)).await

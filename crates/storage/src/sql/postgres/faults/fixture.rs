@@ -153,9 +153,15 @@ pub(super) async fn check_whole(store: &PgStore) {
                 OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id)",
         "SELECT count(*) FROM postroom_queue_recipient r JOIN postroom_queue_open o ON o.mail = r.mail
             WHERE (r.state IN ('claimed', 'crossing')) <> (o.claim IS NOT NULL)",
+        "SELECT count(*) FROM (SELECT outbox, contract, priority FROM postroom_queue_open UNION
+                SELECT outbox, contract, priority FROM postroom_queue_line) q
+            LEFT JOIN postroom_queue_line l USING (outbox, contract, priority)
+            WHERE l.due_at IS DISTINCT FROM (SELECT min(o.due_at) FROM postroom_queue_open o
+                WHERE o.outbox = q.outbox AND o.contract = q.contract AND o.priority = q.priority
+                    AND NOT o.paused AND o.claim IS NULL AND o.state = 'queued')",
         "SELECT count(*) FROM postroom_mailbox m LEFT JOIN postroom_queue_lane l ON l.outbox = m.id
-            WHERE m.kind = 'outbox' AND l.due_at IS DISTINCT FROM (SELECT min(q.due_at) FROM postroom_queue_open q
-                WHERE q.outbox = m.id AND NOT q.paused AND q.claim IS NULL AND q.state = 'queued')",
+            WHERE m.kind = 'outbox' AND l.due_at IS DISTINCT FROM (
+                SELECT min(i.ready_at) FROM postroom_queue_line i WHERE i.outbox = m.id)",
         "SELECT count(*) FROM postroom_queue_bell",
     ] {
         assert_eq!(number(store, sql).await, 0, "{sql}");

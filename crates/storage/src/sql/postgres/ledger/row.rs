@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::ledger::{LedgerEntry, LedgerItem};
 use crate::sql::postgres::connection::failed;
+use crate::sql::postgres::events::drawn_behind;
 use crate::sql::postgres::plain::plain;
 use crate::sql::rows::{from_json, hex, optional, small, text, time, to_json};
 use crate::transition::lease::Lease;
@@ -49,9 +50,9 @@ const OPEN: &str =
 
 const CLOSED: &str = "DELETE FROM postroom_ledger_open WHERE number = $1";
 
-const EVENTS: &str = "INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
+const EVENTS: &str = concat!("WITH ", drawn_behind!(), " INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
     SELECT 'ledger', (value ->> 0)::uuid, (value ->> 1)::bigint, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-    FROM json_array_elements($1::json) WITH ORDINALITY j (value, place) ORDER BY place";
+    FROM drawn_behind, json_array_elements($1::json) WITH ORDINALITY j (value, place) ORDER BY place");
 
 /// A received mail as every query here selects it.
 pub(super) struct Mail {

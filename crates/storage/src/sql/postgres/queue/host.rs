@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use super::intake::{is_repeated, put};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Enqueued;
-use crate::sql::group::Shared;
+use crate::sql::postgres::connection::say;
 use crate::sql::postgres::failed::code;
 use crate::sql::postgres::schema;
 use crate::sql::postgres::store::PgStore;
@@ -55,7 +55,7 @@ impl PgStore {
     ) -> Result<Enqueued> {
         // A statement that fails takes the host's transaction with it, so nothing is asked before there is a way back. A savepoint
         // that a dropped future leaves open does no harm: what is written, one statement writes.
-        connection.say(BEGIN, STAGE).await.map_err(|error| match code(&error) {
+        say(connection, BEGIN, STAGE).await.map_err(|error| match code(&error) {
             // no_active_sql_transaction
             Some("25P01") => {
                 Error::new(ErrorKind::UnfitConnection { why: "no transaction is open on it" }, STAGE)
@@ -64,13 +64,13 @@ impl PgStore {
         })?;
         let mut done = submit(connection, now, mail, &content).await;
         if is_repeated(&done) {
-            connection.say(UNDO, STAGE).await?;
+            say(connection, UNDO, STAGE).await?;
             done = submit(connection, now, mail, &content).await;
         }
         if done.is_err() {
-            connection.say(UNDO, STAGE).await?;
+            say(connection, UNDO, STAGE).await?;
         }
-        connection.say(RELEASE, STAGE).await?;
+        say(connection, RELEASE, STAGE).await?;
         done
     }
 }

@@ -1,272 +1,213 @@
-//! Submissions: a mail with its content, recipients and first timeline entry, in one transaction.
+//! Submissions: which of the mails that come together are new, and the port. The rows of those that are new are in `insert`.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postroom_core::id::{ContractId, LedgerId, MailboxId, QueueId, RecordId, Revision};
-use postroom_core::mailbox::Mailbox;
-use postroom_core::message::Fingerprint;
+use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
 use postroom_core::time::Timestamp;
-use serde_json::json;
-use sqlx::Row;
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::row;
-use crate::bodies::PIECE;
-use crate::error::{Error, ErrorKind, Result};
+use super::insert::insert;
+use crate::error::{ErrorKind, Result};
 use crate::queue::{Enqueued, QueueIntake, SentMail};
-use crate::sql::postgres::connection::{TRIES, failed, join};
+use crate::sql::admit::{Around, Counts, STAGE, admit};
+use crate::sql::postgres::connection::{TRIES, failed};
 use crate::sql::postgres::failed::unavailable;
 use crate::sql::postgres::locks;
-use crate::sql::postgres::plain::plain;
 use crate::sql::postgres::store::PgStore;
-use crate::sql::rows::{
-    big, from_json, hex, mailbox, new_body_id, optional, rank, shown, small, text, to_json,
-};
-use crate::transition::queue::QueueRow;
-use crate::transition::registry::Stored;
+use crate::sql::rows::{from_json, hex, optional, small, text, to_json, unreadable};
+use crate::transition::registry::{OutboxState, Stored};
 
-const STAGE: &str = "submit a mail";
+/// The mails that have the id or the key of a place, with the key's fingerprint; those with the id first.
+pub(in crate::sql::postgres) const EXISTING: &str = "SELECT j.place - 1, m.id, NULL AS fingerprint
+        FROM json_array_elements($1::json) WITH ORDINALITY j (value, place)
+        JOIN postroom_queue_mail m ON m.id = (j.value ->> 0)::uuid
+    UNION ALL
+    SELECT j.place - 1, k.mail, k.fingerprint FROM json_array_elements($1::json) WITH ORDINALITY j (value, place)
+        JOIN postroom_queue_key k ON k.contract = j.value ->> 1 AND k.idempotency_key = j.value ->> 2
+    ORDER BY 1, 3 NULLS FIRST";
 
-/// The mail that has this id or this key, with the key's fingerprint; and what a decision stands on. The rows that it stands on are
-/// locked against changes until the transaction ends, so what is checked here is what stands when the mail is there.
-pub(in crate::sql::postgres) const BASIS: &str = "WITH existing AS (
-        SELECT id, NULL AS fingerprint FROM postroom_queue_mail WHERE id = $1
-        UNION ALL
-        SELECT mail, fingerprint FROM postroom_queue_key WHERE contract = $2 AND idempotency_key = $3
-        LIMIT 1
-    ), outbox AS MATERIALIZED (
-        SELECT id, settings, status, revision, changed_by, changed_at FROM postroom_mailbox
-        WHERE id = $6 AND NOT EXISTS (SELECT 1 FROM existing) FOR SHARE
-    ), contract AS MATERIALIZED (
-        SELECT revision, queued_limit, per_day_limit FROM postroom_contract
-        WHERE id = $2 AND NOT EXISTS (SELECT 1 FROM existing) FOR SHARE
-    ), step AS MATERIALIZED (
-        SELECT revision FROM postroom_step
-        WHERE flow = $4 AND step = $5 AND NOT EXISTS (SELECT 1 FROM existing) FOR SHARE
+/// What each decision stands on. Its rows are locked against changes until the transaction ends, in the order in which everybody
+/// locks them, so what is checked here is what stands when the mail is there.
+pub(in crate::sql::postgres) const BASIS: &str = "WITH asked AS MATERIALIZED (
+        SELECT j.place, j.value ->> 0 AS contract, j.value ->> 1 AS flow, j.value ->> 2 AS step, (j.value ->> 3)::bigint AS outbox
+        FROM json_array_elements($1::json) WITH ORDINALITY j (value, place)
+    ), outboxes AS MATERIALIZED (
+        SELECT id, kind, status, revision FROM postroom_mailbox
+        WHERE id = ANY(ARRAY(SELECT outbox FROM asked)) ORDER BY id FOR SHARE
+    ), contracts AS MATERIALIZED (
+        SELECT id, revision, queued_limit, per_day_limit FROM postroom_contract
+        WHERE id = ANY(ARRAY(SELECT contract FROM asked)) ORDER BY id FOR SHARE
+    ), steps AS MATERIALIZED (
+        SELECT s.flow, s.step, s.revision FROM (SELECT DISTINCT flow, step FROM asked WHERE flow IS NOT NULL) a
+        CROSS JOIN LATERAL (SELECT s.flow, s.step, s.revision FROM postroom_step s
+            WHERE s.flow = a.flow AND s.step = a.step LIMIT 1 FOR SHARE) s
     ), standard AS MATERIALIZED (
-        SELECT outbox FROM postroom_standard
-        WHERE singleton = 1 AND NOT EXISTS (SELECT 1 FROM existing) FOR SHARE
+        SELECT outbox FROM postroom_standard WHERE singleton = 1 FOR SHARE
     )
-    SELECT existing.id, existing.fingerprint, contract.revision, step.revision, standard.outbox, contract.queued_limit,
-        contract.per_day_limit, outbox.id, outbox.settings, outbox.status, outbox.revision, outbox.changed_by,
-        outbox.changed_at
-    FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended('postroom/switch/' || $2::text || '/' || current_schema(), 0))) locked
-        LEFT JOIN existing ON true LEFT JOIN outbox ON true LEFT JOIN contract ON true LEFT JOIN step ON true
-        LEFT JOIN standard ON true";
+    SELECT c.revision, c.queued_limit, c.per_day_limit, s.revision, (SELECT outbox FROM standard),
+        m.kind, m.status, m.revision
+    FROM asked a
+    LEFT JOIN contracts c ON c.id = a.contract
+    LEFT JOIN outboxes m ON m.id = a.outbox
+    LEFT JOIN steps s ON s.flow = a.flow AND s.step = a.step
+    ORDER BY a.place";
 
 /// Counts no further than the limit.
 pub(in crate::sql::postgres) const QUEUED: &str =
     "SELECT count(*) FROM (SELECT 1 FROM postroom_queue_open WHERE contract = $1 LIMIT $2) queued";
 
-pub(in crate::sql::postgres) const TALLIED: &str =
+pub(in crate::sql::postgres) const TODAY: &str =
     "SELECT coalesce(sum(submitted), 0)::bigint FROM postroom_queue_tally WHERE contract = $1 AND day = $2";
-
-/// Everything that a mail consists of, in one statement: a future that is dropped leaves all of it or nothing. Gives whether it was
-/// inserted: not where the idempotency key was taken meanwhile.
-pub(in crate::sql::postgres) const INSERT: &str = "WITH key AS (
-        INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
-        SELECT $2::text, $21::text, $1::uuid, $22::text, $17::bigint WHERE $21 IS NOT NULL
-        ON CONFLICT (contract, idempotency_key) DO NOTHING RETURNING 1
-    ), given AS MATERIALIZED (
-        SELECT $1::uuid AS mail WHERE $21::text IS NULL OR EXISTS (SELECT 1 FROM key)
-    ), content AS (
-        INSERT INTO postroom_body (id) SELECT $18::uuid FROM given
-    ), pieces AS (
-        INSERT INTO postroom_body_piece (body, number, content)
-        SELECT $18, place - 1, piece FROM given, unnest($23::bytea[]) WITH ORDINALITY p (piece, place)
-    ), frozen AS (
-        INSERT INTO postroom_queue_mail
-            (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw,
-                record, in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
-        SELECT mail, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, $20 FROM given
-    ), unfinished AS (
-        INSERT INTO postroom_queue_open
-            (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts)
-        SELECT mail, $5, $2, $15, $24,
-            EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = $2), $25, $20, 0 FROM given
-    ), recipients AS (
-        INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
-        SELECT mail, place - 1, value ->> 0, value ->> 1, $24
-        FROM given, json_array_elements($26::json) WITH ORDINALITY j (value, place)
-    ), tally AS (
-        INSERT INTO postroom_queue_tally AS t (contract, day, slot, submitted)
-        SELECT $2, $27, pg_backend_pid() % 64, 1 FROM given
-        ON CONFLICT (contract, day, slot) DO UPDATE SET submitted = t.submitted + 1
-    ), bell AS (
-        INSERT INTO postroom_queue_bell (outbox) SELECT $5 FROM given
-    ), event AS (
-        INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
-        SELECT 'queue', (value ->> 0)::uuid, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3, value ->> 4,
-            value ->> 5, value ->> 6
-        FROM given, (SELECT $28::json AS value) j
-    )
-    SELECT count(*) FROM given";
 
 pub(in crate::sql::postgres) const SENT: &str = "SELECT m.id, m.contract, m.record, m.message_id
     FROM unnest($1::text[]) WITH ORDINALITY j (value, place) JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.place, m.id";
 
-/// What [`BASIS`] gives.
-struct Basis {
-    existing: Option<(QueueId, Option<String>)>,
-    contract: Option<i64>,
-    step: Option<i64>,
-    standard: Option<i64>,
-    queued_limit: Option<i64>,
-    per_day_limit: Option<i64>,
-    outbox: Option<Mailbox>,
+/// The day of a tally: days since 1970-01-01, in UTC.
+pub(super) fn day(now: Timestamp) -> i64 {
+    now.as_secs().div_euclid(24 * 60 * 60)
 }
 
-async fn basis(tx: &mut PgConnection, mail: &Prepared) -> Result<Basis> {
-    let step = mail.step.as_ref();
-    let row = sqlx::query(BASIS)
-        .bind(mail.id.uuid())
-        .bind(mail.contract.as_str())
-        .bind(mail.idempotency.as_ref().map(|(key, _)| key.as_str()))
-        .bind(step.map(|key| key.flow.as_str()))
-        .bind(step.map(|key| key.step.as_str()))
-        .bind(mail.resolution.outbox.number())
-        .fetch_one(tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let number = |index: usize| row.try_get::<Option<i64>, _>(index).map_err(failed(STAGE));
-    let words = |index: usize| row.try_get::<Option<String>, _>(index).map_err(failed(STAGE));
-    let id: Option<Uuid> = row.try_get(0).map_err(failed(STAGE))?;
-    let existing = match id {
-        Some(id) => Some((QueueId::from_uuid(id), words(1)?)),
-        None => None,
-    };
-    let texts = words(8)?.zip(words(9)?).zip(words(11)?);
-    let numbers = number(7)?.zip(number(10)?).zip(number(12)?);
-    let outbox = numbers.zip(texts).map(|(((id, revision), at), ((settings, status), by))| {
-        mailbox((id, settings, status, revision, by, at))
+type Existing = (i64, Uuid, Option<String>);
+
+type Basis = (
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+);
+
+/// What is stored around each mail.
+async fn around(tx: &mut PgConnection, mails: &[(&Prepared, &Bytes)]) -> Result<Vec<Around>> {
+    let mails = mails.iter().map(|(mail, _)| *mail);
+    let key = |mail: &Prepared| mail.idempotency.as_ref().map(|(key, _)| key.as_str().to_owned());
+    let sought: Vec<Value> =
+        mails.clone().map(|mail| json!([hex(mail.id.uuid()), mail.contract, key(mail)])).collect();
+    let found = sqlx::query_as(EXISTING).bind(to_json(&sought)?);
+    let found: Vec<Existing> = found.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
+    for (place, id, print) in found {
+        let print = print.as_deref().map(from_json).transpose()?;
+        // The row of the same id comes first.
+        existing.entry(small(place)?).or_insert((QueueId::from_uuid(id), print));
+    }
+    let asked = mails.map(|mail| {
+        let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
+        json!([mail.contract, flow, step, mail.resolution.outbox.number()])
     });
-    Ok(Basis {
-        existing,
-        contract: number(2)?,
-        step: number(3)?,
-        standard: number(4)?,
-        queued_limit: number(5)?,
-        per_day_limit: number(6)?,
-        outbox: outbox.transpose()?,
-    })
+    let basis = sqlx::query_as(BASIS).bind(to_json(&asked.collect::<Vec<_>>())?);
+    let basis: Vec<Basis> = basis.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let around = |(place, basis): (usize, Basis)| {
+        let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
+        let outbox = match (kind, status, revision) {
+            (Some(kind), Some(status), Some(revision)) => {
+                let (kind, status) = (text(&kind)?, text(&status)?);
+                Some(OutboxState { kind, status, revision: Revision::new(revision) })
+            }
+            _ => None,
+        };
+        let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
+        Ok(Around {
+            existing: existing.remove(&place),
+            stored: Stored { outbox, contract, step, standard: standard.map(MailboxId::new) },
+            queued_limit: queued_limit.map(small).transpose()?,
+            per_day_limit: per_day_limit.map(small).transpose()?,
+        })
+    };
+    basis.into_iter().enumerate().map(around).collect()
 }
 
-/// What a mail that was submitted before means to one that has its id or its idempotency key.
-fn repeated(existing: QueueId, print: Option<String>, mail: &Prepared) -> Result<Enqueued> {
-    if let (Some(print), Some((_, ours))) = (print, &mail.idempotency) {
-        let theirs: Fingerprint = from_json(&print)?;
-        if let Some(field) = ours.first_difference(&theirs) {
-            let field = field.to_owned();
-            return Err(Error::new(ErrorKind::IdempotencyConflict { existing, field }, STAGE));
-        }
-    }
-    Ok(Enqueued::Existing(existing))
-}
-
-/// Refuses a mail that is one too many. Those that come at the same time wait for each other, and see each other's mail.
-async fn check_limits(tx: &mut PgConnection, day: i64, mail: &Prepared, basis: &Basis) -> Result<()> {
-    if basis.queued_limit.is_none() && basis.per_day_limit.is_none() {
-        return Ok(());
-    }
-    let contract = mail.contract.as_str();
-    let reached = |limit, most| Err(Error::new(ErrorKind::LimitReached { limit, most }, STAGE));
-    locks::limits(tx, &mail.contract).await?;
-    if let Some(most) = basis.queued_limit {
-        let query = sqlx::query_as(QUEUED).bind(contract).bind(most);
-        let (queued,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
-        if queued >= most {
-            return reached("queued", small(most)?);
-        }
-    }
-    if let Some(most) = basis.per_day_limit {
-        let query = sqlx::query_as(TALLIED).bind(contract).bind(day);
-        let (submitted,): (i64,) = query.fetch_one(tx).await.map_err(failed(STAGE))?;
-        if submitted >= most {
-            return reached("per-day", small(most)?);
-        }
-    }
-    Ok(())
-}
-
-/// Inserts a mail with its content. Gives nothing where its idempotency key was taken meanwhile.
-async fn insert(
+/// What the contracts have that a limit bounds. Of such a contract one transaction at a time submits: those that come at the same
+/// time see each other's mail.
+async fn counts(
     tx: &mut PgConnection,
     now: Timestamp,
-    day: i64,
-    mail: &Prepared,
-    content: &Bytes,
-) -> Result<Option<Enqueued>> {
-    let (row, entry) = QueueRow::enqueue(now, mail);
-    let (resolution, key) = (&mail.resolution, mail.idempotency.as_ref());
-    let recipients: Vec<_> = mail.recipients.iter().map(|one| json!([one.address, one.role])).collect();
-    let inserted = sqlx::query_as(INSERT)
-        .bind(mail.id.uuid())
-        .bind(mail.contract.as_str())
-        .bind(mail.step.as_ref().map(|key| key.flow.as_str()))
-        .bind(mail.step.as_ref().map(|key| key.step.as_str()))
-        .bind(resolution.outbox.number())
-        .bind(resolution.revision.number())
-        .bind(resolution.sender.to_string())
-        .bind(shown(mail.return_path.as_ref()))
-        .bind(to_json(&resolution.reasons)?)
-        .bind(plain(&mail.subject))
-        .bind(plain(&mail.message_id))
-        .bind(mail.raw)
-        .bind(mail.record.as_ref().map(RecordId::as_str))
-        .bind(mail.in_reply_to.map(LedgerId::uuid))
-        .bind(rank(mail.priority))
-        .bind(mail.on_doubt.word())
-        .bind(row.created_at.as_millis())
-        .bind(new_body_id(now)?.uuid())
-        .bind(big(content.len()))
-        .bind(row.expires_at.as_millis())
-        .bind(key.map(|(key, _)| key.as_str()))
-        .bind(key.map(|(_, print)| to_json(print)).transpose()?)
-        .bind(content.chunks(PIECE).map(<[u8]>::to_vec).collect::<Vec<_>>())
-        .bind(row.state().word())
-        .bind(row.due_at.as_millis())
-        .bind(to_json(&recipients)?)
-        .bind(day)
-        .bind(to_json(&row::event_row(&hex(mail.id.uuid()), &entry))?)
-        .fetch_one(tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let (inserted,): (i64,) = inserted;
-    Ok((inserted > 0).then_some(Enqueued::New(mail.id)))
+    mails: &[(&Prepared, &Bytes)],
+    around: &[Around],
+) -> Result<Counts> {
+    let limited: BTreeMap<&ContractId, (Option<u64>, Option<u64>)> = mails
+        .iter()
+        .zip(around)
+        .filter(|(_, around)| around.queued_limit.is_some() || around.per_day_limit.is_some())
+        .map(|((mail, _), around)| (&mail.contract, (around.queued_limit, around.per_day_limit)))
+        .collect();
+    let mut counts = Counts::default();
+    for (contract, (queued_limit, per_day_limit)) in limited {
+        locks::limits(tx, contract).await?;
+        if let Some(most) = queued_limit {
+            let most = i64::try_from(most).map_err(|_| unreadable())?;
+            let query = sqlx::query_as(QUEUED).bind(contract.as_str()).bind(most);
+            let (queued,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
+            counts.queued.insert(contract.clone(), small(queued)?);
+        }
+        if per_day_limit.is_some() {
+            let query = sqlx::query_as(TODAY).bind(contract.as_str()).bind(day(now));
+            let (today,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
+            counts.today.insert(contract.clone(), small(today)?);
+        }
+    }
+    Ok(counts)
 }
 
-/// Puts a mail into the queue, within a transaction. What it writes, it writes in one statement, the last one.
+/// Puts mails into the queue, within a transaction, and answers each. What it writes, it writes in one statement, the last one of a
+/// round; there is another for mails whose idempotency key was taken in this moment.
+pub(super) async fn put_all(
+    tx: &mut PgConnection,
+    now: Timestamp,
+    mails: &[(&Prepared, &Bytes)],
+) -> Result<Vec<Result<Enqueued>>> {
+    let contracts: BTreeSet<String> =
+        mails.iter().map(|(mail, _)| mail.contract.as_str().to_owned()).collect();
+    // Before anything is read: a contract that is paused meanwhile is seen as paused.
+    locks::unswitched(tx, contracts).await?;
+    let mut answers: Vec<Option<Result<Enqueued>>> = mails.iter().map(|_| None).collect();
+    for _ in 0..TRIES {
+        let left: Vec<usize> =
+            (0..mails.len()).filter(|place| answers.get(*place).is_some_and(Option::is_none)).collect();
+        if left.is_empty() {
+            break;
+        }
+        let round: Vec<_> = left.iter().filter_map(|place| mails.get(*place)).copied().collect();
+        let around = around(tx, &round).await?;
+        let counts = counts(tx, now, &round, &around).await?;
+        let decided = admit(round.iter().map(|(mail, _)| *mail).zip(around), counts);
+        let new = round.iter().zip(&decided).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
+        let new: Vec<_> = new.map(|(mail, _)| *mail).collect();
+        let inserted = if new.is_empty() { BTreeSet::new() } else { insert(tx, now, &new).await? };
+        // Whoever took a key has committed: his mail is seen by the next round. What was to follow its twin goes there, too.
+        let is_settled = |answer: &Result<Enqueued>| match answer {
+            Ok(Enqueued::New(id)) => inserted.contains(id),
+            Ok(Enqueued::Existing(id)) => inserted.contains(id) || new.iter().all(|(mail, _)| mail.id != *id),
+            Err(_) => true,
+        };
+        for (place, answer) in left.into_iter().zip(decided) {
+            if is_settled(&answer)
+                && let Some(slot) = answers.get_mut(place)
+            {
+                *slot = Some(answer);
+            }
+        }
+    }
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unavailable(STAGE)))).collect())
+}
+
+/// Puts one mail into the queue.
 pub(super) async fn put(
     tx: &mut PgConnection,
     now: Timestamp,
     mail: &Prepared,
     content: &Bytes,
 ) -> Result<Enqueued> {
-    let day = now.as_secs().div_euclid(24 * 60 * 60);
-    for _ in 0..TRIES {
-        let mut basis = basis(tx, mail).await?;
-        if let Some((existing, print)) = basis.existing.take() {
-            return repeated(existing, print, mail);
-        }
-        let stored = Stored {
-            outbox: basis.outbox.as_ref(),
-            contract: basis.contract.map(Revision::new),
-            step: basis.step.map(Revision::new),
-            standard: basis.standard.map(MailboxId::new),
-        };
-        if !stored.upholds(mail) {
-            return Err(Error::new(ErrorKind::StaleDecision, STAGE));
-        }
-        check_limits(tx, day, mail, &basis).await?;
-        if let Some(enqueued) = insert(tx, now, day, mail, content).await? {
-            return Ok(enqueued);
-        }
-        // Whoever took the key has committed: his mail is seen now.
-    }
-    Err(unavailable(STAGE))
+    put_all(tx, now, &[(mail, content)]).await?.pop().ok_or_else(unreadable)?
 }
 
 /// Whether the same mail was submitted twice at the same time, so that it is there when it is looked for again.
@@ -277,9 +218,8 @@ pub(super) fn is_repeated<T>(done: &Result<T>) -> bool {
 #[async_trait]
 impl QueueIntake for PgStore {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
-        let submit = async || join!(self.connections, intake, STAGE, |tx| put(tx, now, mail, &content).await);
-        let done = submit().await;
-        if is_repeated(&done) { submit().await } else { done }
+        let done = self.intake.enqueue(now, mail, content.clone()).await;
+        if is_repeated(&done) { self.intake.enqueue(now, mail, content).await } else { done }
     }
 
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>> {

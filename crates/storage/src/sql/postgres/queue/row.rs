@@ -12,6 +12,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::queue::TimelineEntry;
 use crate::sql::postgres::connection::failed;
+use crate::sql::postgres::events::drawn_behind;
+use crate::sql::postgres::lanes::{Line, bell};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::plain::plain;
 use crate::sql::rows::{hex, small, text, time, to_json};
@@ -44,8 +46,8 @@ pub(in crate::sql::postgres) const RECIPIENTS: &str = "SELECT mail, address, sta
     FROM postroom_queue_recipient WHERE mail = ANY($1::uuid[]) ORDER BY mail, place";
 
 /// Writes what changed, in one statement whose parts concern different rows: recipients (`$1`), unfinished mails (`$2`), also
-/// those that come back by a retry (`$3`), finished mails (`$4`), events (`$5`), the outboxes whose lanes are to follow (`$6`).
-pub(in crate::sql::postgres) const SAVE: &str = "WITH recipients AS (
+/// those that come back by a retry (`$3`), finished mails (`$4`), events (`$5`), the bells of the lines that are to follow (`$6`).
+pub(in crate::sql::postgres) const SAVE: &str = concat!("WITH ", drawn_behind!(), ", recipients AS (
         UPDATE postroom_queue_recipient r SET state = j.value ->> 2, doubted_by = (j.value ->> 3)::uuid
         FROM json_array_elements($1::json) j
         WHERE r.mail = (j.value ->> 0)::uuid AND r.place = (j.value ->> 1)::bigint
@@ -69,12 +71,14 @@ pub(in crate::sql::postgres) const SAVE: &str = "WITH recipients AS (
     ), closed AS (
         DELETE FROM postroom_queue_open o USING json_array_elements($4::json) j WHERE o.mail = (j.value ->> 0)::uuid
     ), bells AS (
-        INSERT INTO postroom_queue_bell (outbox) SELECT unnest($6::bigint[])
+        INSERT INTO postroom_queue_bell (outbox, contract, priority, served_at)
+        SELECT (value ->> 0)::bigint, value ->> 1, (value ->> 2)::bigint, (value ->> 3)::bigint
+        FROM json_array_elements($6::json) WITH ORDINALITY j (value, place) ORDER BY place
     )
     INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
     SELECT 'queue', (value ->> 0)::uuid, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3, value ->> 4,
         value ->> 5, value ->> 6
-    FROM json_array_elements($5::json) WITH ORDINALITY j (value, place) ORDER BY place";
+    FROM drawn_behind, json_array_elements($5::json) WITH ORDINALITY j (value, place) ORDER BY place");
 
 /// A mail between being read and being written back.
 pub(super) struct Edit {
@@ -93,6 +97,11 @@ impl Edit {
     /// Adds to the mail's timeline.
     pub(super) fn note(&mut self, entries: impl IntoIterator<Item = TimelineEntry>) {
         self.log.extend(entries);
+    }
+
+    /// The line that it stands in.
+    pub(super) fn line(&self) -> Line {
+        (self.outbox, self.contract.clone(), self.priority)
     }
 }
 
@@ -172,7 +181,16 @@ pub(super) async fn load(
 
 /// Writes what changed. What did not change is not written.
 pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
-    let (mut outboxes, mut contracts) = (BTreeSet::new(), BTreeSet::new());
+    save_served(tx, edits, Vec::new()).await
+}
+
+/// Writes what changed of mails that were claimed, with the bells of their lines.
+pub(super) async fn save_served(
+    tx: &mut PgConnection,
+    edits: impl IntoIterator<Item = Edit>,
+    mut bells: Vec<Value>,
+) -> Result<()> {
+    let (mut lines, mut contracts) = (BTreeSet::new(), BTreeSet::new());
     let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
     let (mut recipients, mut events) = (Vec::new(), Vec::new());
     for edit in edits {
@@ -188,7 +206,7 @@ pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = 
         }
         // A mark or an acceptance changes nothing of when the outbox has work.
         if due(row) != due(before) {
-            outboxes.insert(edit.outbox);
+            lines.insert(edit.line());
         }
         let state = row.state();
         if row.is_finished() {
@@ -199,23 +217,11 @@ pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = 
             reopened.push(edit.id.uuid());
             contracts.insert(edit.contract.clone());
         }
-        let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
-        let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
-        let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
-        let until = row.lease.map(|lease| lease.until.as_millis());
-        open.push(json!([
-            id,
-            edit.outbox,
-            edit.contract,
-            edit.priority,
-            state,
-            due_at,
-            expires_at,
-            row.attempts,
-            claim,
-            worker,
-            until
-        ]));
+        open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
+    }
+    // A claim has told of its lines.
+    if bells.is_empty() {
+        bells.extend(lines.iter().map(|line| bell(line, None)));
     }
     if open.is_empty() && finished.is_empty() && events.is_empty() {
         return Ok(());
@@ -229,11 +235,32 @@ pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = 
         .bind(reopened)
         .bind(to_json(&finished)?)
         .bind(to_json(&events)?)
-        .bind(outboxes.into_iter().collect::<Vec<i64>>())
+        .bind(to_json(&bells)?)
         .execute(tx)
         .await
         .map_err(failed(STAGE))?;
     Ok(())
+}
+
+/// The row of an unfinished mail, for JSON that a statement takes apart.
+pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
+    let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
+    let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
+    let until = row.lease.map(|lease| lease.until.as_millis());
+    let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
+    json!([
+        id,
+        outbox,
+        contract,
+        priority,
+        row.state(),
+        due_at,
+        expires_at,
+        row.attempts,
+        claim,
+        worker,
+        until
+    ])
 }
 
 /// When a mail can be claimed, if it can.

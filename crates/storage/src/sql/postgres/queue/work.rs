@@ -7,45 +7,63 @@ use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::row::{Edit, load, save};
+use super::row::{Edit, load, save, save_served};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
-use crate::sql::postgres::connection::{failed, join, write};
-use crate::sql::postgres::lanes;
+use crate::sql::combine::ClaimOrder;
+use crate::sql::postgres::connection::{failed, write};
+use crate::sql::postgres::lanes::{self, Line};
 use crate::sql::postgres::store::PgStore;
 use crate::sql::rows::{new_claim, optional, small, text, time, unreadable};
 use crate::transition::lease::Lease;
 
+const CLAIM: &str = "claim mails";
+
 /// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
 const SWEEP: i64 = 500;
 
-pub(in crate::sql::postgres) const DUE_OUTBOXES: &str = "SELECT l.outbox FROM postroom_queue_lane l
-    WHERE NOT l.blocked AND l.due_at IS NOT NULL AND l.due_at <= $1 AND (l.retry_at IS NULL OR l.retry_at <= $1)
-        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-        AND EXISTS (SELECT 1 FROM postroom_queue_open q
-            WHERE q.outbox = l.outbox AND NOT q.paused AND q.priority IN (0, 1, 2)
-                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= $1 AND q.expires_at > $1)
-    ORDER BY l.due_at, l.outbox LIMIT $2";
+/// A mail of a line that may be sent now; `l` is the line. The offset keeps the planner from turning it into a join that walks
+/// over the mail of all lines.
+macro_rules! first_mail {
+    () => {
+        "SELECT q.mail FROM postroom_queue_open q
+            WHERE q.outbox = l.outbox AND NOT q.paused AND q.priority = l.priority AND q.contract = l.contract
+                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= $1 AND q.expires_at > $1
+            OFFSET 0"
+    };
+}
 
-/// The due mails of one priority, in the order of claiming, no more than are still wanted. What somebody else is about to claim
-/// or to change is left to him.
+pub(in crate::sql::postgres) const DUE_OUTBOXES: &str = concat!(
+    "SELECT d.outbox FROM postroom_queue_lane d
+    WHERE NOT d.blocked AND d.due_at IS NOT NULL AND d.due_at <= $1 AND (d.retry_at IS NULL OR d.retry_at <= $1)
+        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
+        AND EXISTS (SELECT 1 FROM postroom_queue_line l
+            WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= $1
+                AND EXISTS (",
+    first_mail!(),
+    "))
+    ORDER BY d.due_at, d.outbox LIMIT $2"
+);
+
+/// The lines of one priority whose turn it is, in order, unless there are some of a higher one.
 macro_rules! due {
-    ($rank:literal, $limit:literal) => {
+    ($rank:literal, $unless:literal) => {
         concat!(
-            "AS MATERIALIZED (SELECT q.mail, q.priority, q.due_at FROM postroom_queue_open q
-                WHERE q.outbox = $2 AND NOT q.paused AND q.priority = ",
+            "AS MATERIALIZED (SELECT l.priority, l.ready_at, l.turn, l.contract FROM postroom_queue_line l
+                WHERE l.outbox = $2 AND l.priority = ",
             $rank,
-            " AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= $1 AND q.expires_at > $1
-                    AND (SELECT count(*) FROM outbox) > 0
-                ORDER BY q.due_at, q.mail LIMIT ",
-            $limit,
-            " FOR UPDATE SKIP LOCKED)"
+            " AND l.ready_at IS NOT NULL AND l.ready_at <= $1 AND (SELECT count(*) FROM outbox) > 0 ",
+            $unless,
+            " AND EXISTS (",
+            first_mail!(),
+            ") ORDER BY l.ready_at, l.turn, l.contract LIMIT $3)"
         )
     };
 }
 
-/// Locks what is to be claimed. Whether the outbox may be tried is asked of the tables that its lane follows from: the lane may
-/// not have followed yet.
+/// Locks the next mails of the lines of one priority, in turn: the first of each, the second of each, and so on. What somebody else
+/// is about to claim or to change is left to him. Whether the outbox may be tried is asked of the tables that its lane follows from:
+/// the lane may not have followed yet.
 pub(in crate::sql::postgres) const DUE: &str = concat!(
     "WITH outbox AS MATERIALIZED (
         SELECT m.id FROM postroom_mailbox m LEFT JOIN postroom_health h ON h.mailbox = m.id
@@ -54,16 +72,26 @@ pub(in crate::sql::postgres) const DUE: &str = concat!(
             AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = m.id::text)
             AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ), high ",
-    due!("0", "$3"),
+    due!("0", ""),
     ", normal ",
-    due!("1", "(SELECT greatest($3 - count(*), 0) FROM high)"),
+    due!("1", "AND (SELECT count(*) FROM high) = 0"),
     ", low ",
-    due!(
-        "2",
-        "(SELECT greatest($3 - count(*), 0) FROM (SELECT FROM high UNION ALL SELECT FROM normal) taken)"
-    ),
-    "SELECT mail FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) due
-    ORDER BY priority, due_at, mail"
+    due!("2", "AND (SELECT count(*) FROM high) = 0 AND (SELECT count(*) FROM normal) = 0"),
+    ", lines AS MATERIALIZED (
+        SELECT priority, contract, row_number() OVER (ORDER BY ready_at, turn, contract) AS place
+        FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) l
+    ), mails AS MATERIALIZED (
+        SELECT l.place, q.mail, q.due_at FROM lines l CROSS JOIN LATERAL (
+            SELECT q.mail, q.due_at FROM postroom_queue_open q
+            WHERE q.outbox = $2 AND NOT q.paused AND q.priority = l.priority AND q.contract = l.contract
+                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= $1 AND q.expires_at > $1
+            ORDER BY q.due_at, q.mail
+            LIMIT (SELECT ceil($3::numeric / greatest(count(*), 1))::bigint FROM lines)
+            FOR UPDATE SKIP LOCKED) q
+    )
+    SELECT mail FROM (
+        SELECT mail, place, row_number() OVER (PARTITION BY place ORDER BY due_at, mail) AS turn FROM mails) m
+    ORDER BY turn, place LIMIT $3"
 );
 
 pub(in crate::sql::postgres) const FROZEN: &str =
@@ -102,38 +130,54 @@ pub(in crate::sql::postgres) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-async fn claim_in(
+/// Claims due mails of an outbox: each line of the highest priority has its turn, and another, until there are enough.
+pub(super) async fn claim_in(
     tx: &mut PgConnection,
     now: Timestamp,
-    outbox: MailboxId,
-    limit: u32,
-    worker: WorkerId,
-    until: Timestamp,
+    order: ClaimOrder,
 ) -> Result<Vec<Claimed>> {
-    const STAGE: &str = "claim mails";
-    let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(Uuid,)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    if due.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<QueueId> = due.into_iter().map(|(id,)| QueueId::from_uuid(id)).collect();
-    let mut edits = load(tx, ids.iter().copied()).await?;
-    let ids: Vec<Uuid> = ids.into_iter().map(QueueId::uuid).collect();
-    let frozen = sqlx::query_as(FROZEN).bind(ids);
-    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
     let mut claimed = Vec::new();
+    let mut left = order.limit;
+    while left > 0 {
+        let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(order.outbox.number());
+        let due = due.bind(i64::from(left)).fetch_all(&mut *tx).await;
+        let due: Vec<(Uuid,)> = due.map_err(failed(CLAIM))?;
+        if due.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
+        take(tx, now, order, due.into_iter().map(|(id,)| id).collect(), &mut claimed).await?;
+    }
+    Ok(claimed)
+}
+
+async fn take(
+    tx: &mut PgConnection,
+    now: Timestamp,
+    ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
+    ids: Vec<Uuid>,
+    claimed: &mut Vec<Claimed>,
+) -> Result<()> {
+    let mut edits = load(tx, ids.iter().map(|id| QueueId::from_uuid(*id))).await?;
+    let frozen = sqlx::query_as(FROZEN).bind(ids);
+    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let mut served: Vec<Line> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
+        // A line goes behind all others with the last of its mails.
+        let line = edit.line();
+        served.retain(|other| *other != line);
+        served.push(line);
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
             Ok(mail) => claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
-    save(tx, edits.into_values()).await?;
-    Ok(claimed)
+    let bells = served.iter().map(|line| lanes::bell(line, Some(now))).collect();
+    save_served(tx, edits.into_values(), bells).await
 }
 
 /// A mail as its worker gets it.
@@ -179,9 +223,13 @@ fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
     edit.note(entries);
 }
 
-async fn mark_in(tx: &mut PgConnection, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+pub(super) async fn mark_in(
+    tx: &mut PgConnection,
+    now: Timestamp,
+    claims: &[&ClaimMark],
+) -> Result<Vec<bool>> {
     let mut edits = load(tx, claims.iter().map(|mark| mark.id)).await?;
-    let mark = |mark: &ClaimMark| {
+    let mark = |mark: &&ClaimMark| {
         let marked = edits.get_mut(&mark.id).and_then(|edit| {
             let entries = edit.row.mark(now, mark.claim)?;
             edit.note(entries);
@@ -194,13 +242,13 @@ async fn mark_in(tx: &mut PgConnection, now: Timestamp, claims: &[ClaimMark]) ->
     Ok(marked)
 }
 
-async fn settle_in(
+pub(super) async fn settle_in(
     tx: &mut PgConnection,
     now: Timestamp,
-    settlements: &[Settlement],
+    settlements: &[&Settlement],
 ) -> Result<Vec<Settled>> {
     let mut edits = load(tx, settlements.iter().map(|settlement| settlement.id)).await?;
-    let settle = |settlement: &Settlement| {
+    let settle = |settlement: &&Settlement| {
         let settled = edits.get_mut(&settlement.id).map(|edit| {
             let (settled, entries) = edit.row.settle(now, settlement);
             edit.note(entries);
@@ -253,16 +301,16 @@ impl QueueWork for PgStore {
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        join!(self.connections, work, "claim mails", |tx| claim_in(tx, now, outbox, limit, worker, until)
-            .await)
+        lanes::answer(&self.connections).await?;
+        self.work.claim(now, ClaimOrder { outbox, limit, worker, until }).await
     }
 
     async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
-        join!(self.connections, work, "mark mails", |tx| mark_in(tx, now, claims).await)
+        self.work.mark(now, claims).await
     }
 
     async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        join!(self.connections, work, "settle mails", |tx| settle_in(tx, now, settlements).await)
+        self.work.settle(now, settlements).await
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {

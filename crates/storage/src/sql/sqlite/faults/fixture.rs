@@ -117,7 +117,7 @@ pub(super) async fn check_whole(store: &SqliteStore) {
         "SELECT count(*) FROM postroom_queue_mail m
             WHERE 2 <> (SELECT count(*) FROM postroom_queue_recipient r WHERE r.mail = m.id)",
         "SELECT count(*) FROM postroom_queue_mail m WHERE NOT EXISTS (
-            SELECT 1 FROM postroom_queue_timeline t WHERE t.mail = m.id AND t.what = 'queued')",
+            SELECT 1 FROM postroom_event t WHERE t.mail = m.id AND t.what = 'queued')",
         "SELECT count(*) FROM postroom_body b
             WHERE NOT EXISTS (SELECT 1 FROM postroom_body_piece p WHERE p.body = b.id)
                 OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id)",
@@ -134,8 +134,38 @@ pub(super) async fn check_whole(store: &SqliteStore) {
     assert_eq!(stale, 0, "lanes that do not follow from the queue");
 }
 
+/// Drops calls after so many polls. How many a call needs differs from machine to machine and with its load, so it is learnt: as
+/// many calls are cut as are done.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    /// The most polls after which a call was not done yet.
+    longest: usize,
+    cut: usize,
+    done: usize,
+}
+
+impl Drops {
+    /// Drops the call of this round, or gives what it gave.
+    pub(super) async fn drop_in<F: Future>(&mut self, round: usize, call: F) -> Option<F::Output> {
+        let polls = round % (2 * self.longest + 2);
+        let output = dropped_after(call, polls).await;
+        if output.is_some() {
+            self.done += 1;
+        } else {
+            self.cut += 1;
+            self.longest = self.longest.max(polls);
+        }
+        output
+    }
+
+    /// Fails where the drops missed the calls.
+    pub(super) fn check(&self, least: usize) {
+        assert!(self.cut >= least && self.done >= least, "{self:?}: the drops miss the calls");
+    }
+}
+
 /// Polls a future at most `polls` times and drops it.
-pub(super) async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut polled = 0;
     std::future::poll_fn(move |context| match future.as_mut().poll(context) {

@@ -33,7 +33,7 @@ pub(in crate::sql::sqlite) const LISTS: [&str; 4] = [
 ];
 
 pub(in crate::sql::sqlite) const TIMELINE: &str = "SELECT at, what, state, detail, actor
-    FROM postroom_ledger_timeline WHERE mail = ?1 ORDER BY number";
+    FROM postroom_event WHERE mail = ?1 AND noun = 'ledger' ORDER BY number";
 
 async fn show_in(connection: &mut SqliteConnection, id: LedgerId) -> Result<Option<LedgerRecord>> {
     const STAGE: &str = "show a received mail";

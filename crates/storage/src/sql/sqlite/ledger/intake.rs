@@ -58,7 +58,7 @@ async fn insert(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) -> R
     let body = match &mail.raw {
         RawMail::Whole(content) => {
             let id = new_body_id(now)?;
-            bodies::insert(tx, id, content).await?;
+            bodies::insert(tx, &[(id, content)]).await?;
             id
         }
         RawMail::Staged(staged) => {

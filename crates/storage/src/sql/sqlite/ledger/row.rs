@@ -44,8 +44,8 @@ const OPEN: &str =
 
 const CLOSED: &str = "DELETE FROM postroom_ledger_open WHERE number = ?1";
 
-const TIMELINE: &str = "INSERT INTO postroom_ledger_timeline (mail, at, what, state, detail, actor)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
+    SELECT 'ledger', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
     FROM json_each(?1) ORDER BY key";
 
 /// A received mail as every query here selects it.

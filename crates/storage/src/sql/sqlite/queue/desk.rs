@@ -90,7 +90,7 @@ const RECIPIENTS: &str =
     "SELECT address, role, state FROM postroom_queue_recipient WHERE mail = ?1 ORDER BY place";
 
 pub(in crate::sql::sqlite) const TIMELINE: &str = "SELECT at, recipient, what, state, detail, actor
-    FROM postroom_queue_timeline WHERE mail = ?1 ORDER BY number";
+    FROM postroom_event WHERE mail = ?1 AND noun = 'queue' ORDER BY number";
 
 fn item(columns: Columns) -> Result<QueueItem> {
     let (

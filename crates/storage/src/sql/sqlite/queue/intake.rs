@@ -1,205 +1,167 @@
-//! Submissions: a mail with its content, recipients and first timeline entry, in one transaction.
+//! Submissions: which of the mails that come together are new, and the port. The rows of those that are new are in `insert`.
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postroom_core::id::{ContractId, LedgerId, MailboxId, QueueId, RecordId, Revision};
-use postroom_core::message::Fingerprint;
+use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
 use postroom_core::time::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
-use super::row;
-use crate::error::{Error, ErrorKind, Result};
+use super::insert::insert;
+use crate::error::Result;
 use crate::queue::{Enqueued, QueueIntake, SentMail};
-use crate::sql::rows::{big, from_json, new_body_id, optional, rank, shown, small, text, to_json};
+use crate::sql::admit::{Around, Counts, STAGE, admit};
+use crate::sql::rows::{from_json, hex, optional, small, text, to_json, unreadable};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
-use crate::sql::sqlite::{bodies, lanes, mailboxes};
-use crate::transition::queue::QueueRow;
-use crate::transition::registry::Stored;
+use crate::transition::registry::{OutboxState, Stored};
 
-const STAGE: &str = "submit a mail";
-
-/// The mail that has this id or this key, with the key's fingerprint.
-pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT id, NULL FROM postroom_queue_mail WHERE id = ?1
+/// The mails that have the id or the key of a place, with the key's fingerprint.
+pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT j.key, m.id, NULL
+        FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value ->> 0)
     UNION ALL
-    SELECT mail, fingerprint FROM postroom_queue_key WHERE contract = ?2 AND idempotency_key = ?3
-    LIMIT 1";
+    SELECT j.key, k.mail, k.fingerprint FROM json_each(?1) j
+        JOIN postroom_queue_key k ON k.contract = j.value ->> 1 AND k.idempotency_key = j.value ->> 2";
 
-/// What a decision stands on, besides its outbox.
-pub(in crate::sql::sqlite) const BASIS: &str = "SELECT
-    (SELECT revision FROM postroom_contract WHERE id = ?1),
-    (SELECT revision FROM postroom_step WHERE flow = ?2 AND step = ?3),
-    (SELECT outbox FROM postroom_standard WHERE singleton = 1),
-    (SELECT queued_limit FROM postroom_contract WHERE id = ?1),
-    (SELECT per_day_limit FROM postroom_contract WHERE id = ?1)";
+/// What each decision stands on.
+pub(in crate::sql::sqlite) const BASIS: &str = "SELECT c.revision, c.queued_limit, c.per_day_limit,
+        (SELECT revision FROM postroom_step WHERE flow = j.value ->> 1 AND step = j.value ->> 2),
+        (SELECT outbox FROM postroom_standard WHERE singleton = 1),
+        m.kind, m.status, m.revision
+    FROM json_each(?1) j
+    LEFT JOIN postroom_contract c ON c.id = j.value ->> 0
+    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3
+    ORDER BY j.key";
 
 /// Counts no further than the limit.
 pub(in crate::sql::sqlite) const QUEUED: &str =
     "SELECT count(*) FROM (SELECT 1 FROM postroom_queue_open WHERE contract = ?1 LIMIT ?2)";
 
-const TALLY: &str = "INSERT INTO postroom_queue_tally (contract, day, submitted) VALUES (?1, ?2, 1)
-    ON CONFLICT (contract, day) DO UPDATE SET submitted = submitted + 1 RETURNING submitted";
-
-const MAIL: &str = "INSERT INTO postroom_queue_mail
-    (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw, record,
-        in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 0, ?20)";
-
-const OPEN: &str = "INSERT INTO postroom_queue_open
-    (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts)
-    VALUES (?1, ?2, ?3, ?4, ?5,
-        EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = ?3), ?6, ?7, 0)";
-
-const RECIPIENTS: &str = "INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
-    SELECT ?1, key, value ->> 0, value ->> 1, ?3 FROM json_each(?2)";
-
-const KEY: &str = "INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5)";
+pub(in crate::sql::sqlite) const TODAY: &str =
+    "SELECT coalesce(sum(submitted), 0) FROM postroom_queue_tally WHERE contract = ?1 AND day = ?2";
 
 pub(in crate::sql::sqlite) const SENT: &str = "SELECT m.id, m.contract, m.record, m.message_id
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.key, m.id";
 
-/// The mail that was submitted before, by its id or its idempotency key.
-async fn existing(tx: &mut SqliteConnection, mail: &Prepared) -> Result<Option<QueueId>> {
-    let key = mail.idempotency.as_ref();
-    let found: Option<(Uuid, Option<String>)> = sqlx::query_as(EXISTING)
-        .bind(mail.id.uuid())
-        .bind(mail.contract.as_str())
-        .bind(key.map(|(key, _)| key.as_str()))
-        .fetch_optional(tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, print)) = found else { return Ok(None) };
-    let existing = QueueId::from_uuid(id);
-    if let (Some(print), Some((_, ours))) = (print, key) {
-        let theirs: Fingerprint = from_json(&print)?;
-        if let Some(field) = ours.first_difference(&theirs) {
-            let field = field.to_owned();
-            return Err(Error::new(ErrorKind::IdempotencyConflict { existing, field }, STAGE));
-        }
-    }
-    Ok(Some(existing))
+/// The day of a tally: days since 1970-01-01, in UTC.
+pub(super) fn day(now: Timestamp) -> i64 {
+    now.as_secs().div_euclid(24 * 60 * 60)
 }
 
-/// Refuses a mail whose decision does not stand any more, or that is one too many.
-async fn check(tx: &mut SqliteConnection, now: Timestamp, mail: &Prepared) -> Result<()> {
-    type Columns = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-    let step = mail.step.as_ref();
-    let (contract, step, standard, queued_limit, per_day_limit): Columns = sqlx::query_as(BASIS)
-        .bind(mail.contract.as_str())
-        .bind(step.map(|key| key.flow.as_str()))
-        .bind(step.map(|key| key.step.as_str()))
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let outbox = mailboxes::by_id(tx, mail.resolution.outbox).await?;
-    let stored = Stored {
-        outbox: outbox.as_ref(),
-        contract: contract.map(Revision::new),
-        step: step.map(Revision::new),
-        standard: standard.map(MailboxId::new),
+type Existing = (i64, Uuid, Option<String>);
+
+type Basis = (
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+);
+
+/// What is stored around each mail.
+async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Result<Vec<Around>> {
+    let mails = mails.iter().map(|(mail, _)| *mail);
+    let key = |mail: &Prepared| mail.idempotency.as_ref().map(|(key, _)| key.as_str().to_owned());
+    let sought: Vec<Value> =
+        mails.clone().map(|mail| json!([hex(mail.id.uuid()), mail.contract, key(mail)])).collect();
+    let found = sqlx::query_as(EXISTING).bind(to_json(&sought)?);
+    let found: Vec<Existing> = found.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
+    for (place, id, print) in found {
+        let print = print.as_deref().map(from_json).transpose()?;
+        // The row of the same id comes first.
+        existing.entry(small(place)?).or_insert((QueueId::from_uuid(id), print));
+    }
+    let asked = mails.map(|mail| {
+        let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
+        json!([mail.contract, flow, step, mail.resolution.outbox.number()])
+    });
+    let basis = sqlx::query_as(BASIS).bind(to_json(&asked.collect::<Vec<_>>())?);
+    let basis: Vec<Basis> = basis.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let around = |(place, basis): (usize, Basis)| {
+        let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
+        let outbox = match (kind, status, revision) {
+            (Some(kind), Some(status), Some(revision)) => {
+                let (kind, status) = (text(&kind)?, text(&status)?);
+                Some(OutboxState { kind, status, revision: Revision::new(revision) })
+            }
+            _ => None,
+        };
+        let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
+        Ok(Around {
+            existing: existing.remove(&place),
+            stored: Stored { outbox, contract, step, standard: standard.map(MailboxId::new) },
+            queued_limit: queued_limit.map(small).transpose()?,
+            per_day_limit: per_day_limit.map(small).transpose()?,
+        })
     };
-    if !stored.upholds(mail) {
-        return Err(Error::new(ErrorKind::StaleDecision, STAGE));
-    }
-    let reached = |limit, most| Err(Error::new(ErrorKind::LimitReached { limit, most }, STAGE));
-    if let Some(most) = queued_limit {
-        let query = sqlx::query_as(QUEUED).bind(mail.contract.as_str()).bind(most);
-        let (queued,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
-        if queued >= most {
-            return reached("queued", small(most)?);
+    basis.into_iter().enumerate().map(around).collect()
+}
+
+/// What the contracts have that a limit bounds.
+async fn counts(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    mails: &[(&Prepared, &Bytes)],
+    around: &[Around],
+) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for ((mail, _), around) in mails.iter().zip(around) {
+        let contract = &mail.contract;
+        if let Some(most) = around.queued_limit.filter(|_| !counts.queued.contains_key(contract)) {
+            let most = i64::try_from(most).map_err(|_| unreadable())?;
+            let query = sqlx::query_as(QUEUED).bind(contract.as_str()).bind(most);
+            let (queued,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
+            counts.queued.insert(contract.clone(), small(queued)?);
+        }
+        if around.per_day_limit.is_some() && !counts.today.contains_key(contract) {
+            let query = sqlx::query_as(TODAY).bind(contract.as_str()).bind(day(now));
+            let (today,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
+            counts.today.insert(contract.clone(), small(today)?);
         }
     }
-    let day = now.as_secs().div_euclid(24 * 60 * 60);
-    let query = sqlx::query_as(TALLY).bind(mail.contract.as_str()).bind(day);
-    let (submitted,): (i64,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
-    match per_day_limit {
-        Some(most) if submitted > most => reached("per-day", small(most)?),
-        _ => Ok(()),
-    }
+    Ok(counts)
 }
 
-async fn insert(tx: &mut SqliteConnection, now: Timestamp, mail: &Prepared, content: &Bytes) -> Result<()> {
-    let (row, entry) = QueueRow::enqueue(now, mail);
-    let (id, resolution, rank) = (mail.id.uuid(), &mail.resolution, rank(mail.priority));
-    let body = new_body_id(now)?;
-    bodies::insert(tx, body, content).await?;
-    sqlx::query(MAIL)
-        .bind(id)
-        .bind(mail.contract.as_str())
-        .bind(mail.step.as_ref().map(|key| key.flow.as_str()))
-        .bind(mail.step.as_ref().map(|key| key.step.as_str()))
-        .bind(resolution.outbox.number())
-        .bind(resolution.revision.number())
-        .bind(resolution.sender.to_string())
-        .bind(shown(mail.return_path.as_ref()))
-        .bind(to_json(&resolution.reasons)?)
-        .bind(mail.subject.as_str())
-        .bind(mail.message_id.as_str())
-        .bind(i64::from(mail.raw))
-        .bind(mail.record.as_ref().map(RecordId::as_str))
-        .bind(mail.in_reply_to.map(LedgerId::uuid))
-        .bind(rank)
-        .bind(mail.on_doubt.word())
-        .bind(row.created_at.as_millis())
-        .bind(body.uuid())
-        .bind(big(content.len()))
-        .bind(row.expires_at.as_millis())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    sqlx::query(OPEN)
-        .bind(id)
-        .bind(resolution.outbox.number())
-        .bind(mail.contract.as_str())
-        .bind(rank)
-        .bind(row.state().word())
-        .bind(row.due_at.as_millis())
-        .bind(row.expires_at.as_millis())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let recipients: Vec<_> = mail.recipients.iter().map(|one| json!([one.address, one.role])).collect();
-    let query = sqlx::query(RECIPIENTS).bind(id).bind(to_json(&recipients)?).bind(row.state().word());
-    query.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    if let Some((key, print)) = &mail.idempotency {
-        let query = sqlx::query(KEY).bind(mail.contract.as_str()).bind(key.as_str()).bind(id);
-        let query = query.bind(to_json(print)?).bind(now.as_millis());
-        query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+/// Puts mails into the queue, within a transaction, and answers each. After an error some may be there: the caller undoes it.
+pub(super) async fn put_all(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    mails: &[(&Prepared, &Bytes)],
+) -> Result<Vec<Result<Enqueued>>> {
+    let around = around(tx, mails).await?;
+    let counts = counts(tx, now, mails, &around).await?;
+    let answers = admit(mails.iter().map(|(mail, _)| *mail).zip(around), counts);
+    let new = mails.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
+    let new: Vec<_> = new.map(|(mail, _)| *mail).collect();
+    if !new.is_empty() {
+        insert(tx, now, &new).await?;
     }
-    row::begin_timeline(tx, mail.id, &entry).await?;
-    lanes::refresh(tx, [resolution.outbox]).await
+    Ok(answers)
 }
 
-/// Puts a mail into the queue, within a transaction. After an error some of it may be there: the caller undoes it.
+/// Puts one mail into the queue.
 pub(super) async fn put(
     tx: &mut SqliteConnection,
     now: Timestamp,
     mail: &Prepared,
     content: &Bytes,
 ) -> Result<Enqueued> {
-    if let Some(existing) = existing(tx, mail).await? {
-        return Ok(Enqueued::Existing(existing));
-    }
-    check(tx, now, mail).await?;
-    insert(tx, now, mail, content).await?;
-    Ok(Enqueued::New(mail.id))
+    put_all(tx, now, &[(mail, content)]).await?.pop().ok_or_else(unreadable)?
 }
 
 #[async_trait]
 impl QueueIntake for SqliteStore {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
-        loop {
-            let mut tx = self.connections.join(STAGE).await?;
-            let done = put(&mut tx, now, mail, &content).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.enqueue(now, mail, content).await
     }
 
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use postroom_core::id::{ClaimId, MailboxId, QueueId, WorkerId};
+use postroom_core::id::{ClaimId, QueueId, WorkerId};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::queue::TimelineEntry;
 use crate::sql::rows::{hex, queue_ids, small, text, time, to_json};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes;
+use crate::sql::sqlite::lanes::{self, Line};
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
 
@@ -54,8 +54,9 @@ pub(in crate::sql::sqlite) const RECIPIENT: &str = "UPDATE postroom_queue_recipi
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
     FROM json_each(?1) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1";
 
-const TIMELINE: &str = "INSERT INTO postroom_queue_timeline (mail, at, recipient, what, state, detail, actor)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+/// In the order in which they are given.
+pub(super) const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+    SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
     FROM json_each(?1) ORDER BY key";
 
 /// A mail between being read and being written back.
@@ -75,6 +76,11 @@ impl Edit {
     /// Adds to the mail's timeline.
     pub(super) fn note(&mut self, entries: impl IntoIterator<Item = TimelineEntry>) {
         self.log.extend(entries);
+    }
+
+    /// The line that it stands in.
+    pub(super) fn line(&self) -> Line {
+        (self.outbox, self.contract.clone(), self.priority)
     }
 }
 
@@ -145,7 +151,7 @@ pub(super) async fn load(
 
 /// Writes what changed. What did not change is not written.
 pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
-    let mut outboxes = BTreeSet::new();
+    let mut lines = BTreeSet::new();
     let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
     let (mut recipients, mut timeline) = (Vec::new(), Vec::new());
     for edit in edits {
@@ -159,7 +165,7 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
             let doubted_by = now.doubted_by.map(|claim| hex(claim.uuid()));
             recipients.push(json!([id, place, now.state, doubted_by]));
         }
-        outboxes.insert(MailboxId::new(edit.outbox));
+        lines.insert(edit.line());
         let state = row.state();
         if row.is_finished() {
             finished.push(json!([id, state, row.attempts, row.expires_at.as_millis()]));
@@ -168,23 +174,7 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
         if before.is_finished() {
             reopened.push(json!(id));
         }
-        let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
-        let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
-        let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
-        let until = row.lease.map(|lease| lease.until.as_millis());
-        open.push(json!([
-            id,
-            edit.outbox,
-            edit.contract,
-            edit.priority,
-            state,
-            due_at,
-            expires_at,
-            row.attempts,
-            claim,
-            worker,
-            until
-        ]));
+        open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
     for (sql, rows) in [
         (RECIPIENT, &recipients),
@@ -196,24 +186,38 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
     ] {
         write(tx, sql, rows).await?;
     }
-    lanes::refresh(tx, outboxes).await
+    lanes::refresh_lines(tx, lines).await
 }
 
-/// Writes the first timeline entry of a mail.
-pub(super) async fn begin_timeline(
-    tx: &mut SqliteConnection,
-    id: QueueId,
-    entry: &TimelineEntry,
-) -> Result<()> {
-    write(tx, TIMELINE, &[timeline_row(&hex(id.uuid()), entry)]).await
+/// The row of an unfinished mail, for [`OPEN`].
+pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
+    let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
+    let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
+    let until = row.lease.map(|lease| lease.until.as_millis());
+    let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
+    json!([
+        id,
+        outbox,
+        contract,
+        priority,
+        row.state(),
+        due_at,
+        expires_at,
+        row.attempts,
+        claim,
+        worker,
+        until
+    ])
 }
 
-fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
+/// An entry of a mail's timeline, for [`TIMELINE`].
+pub(super) fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
     let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
     json!([id, at.as_millis(), recipient, what, state, detail, actor])
 }
 
-async fn write(tx: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<()> {
+/// Writes rows by a statement that takes them apart; none, when there are none.
+pub(super) async fn write(tx: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<()> {
     if !rows.is_empty() {
         sqlx::query(sql).bind(to_json(rows)?).execute(tx).await.map_err(failed(STAGE))?;
     }

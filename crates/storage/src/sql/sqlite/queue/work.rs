@@ -10,37 +10,58 @@ use uuid::Uuid;
 use super::row::{Edit, load, save};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
+use crate::sql::combine::ClaimOrder;
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::lanes::{self, Line};
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::lease::Lease;
+
+const CLAIM: &str = "claim mails";
 
 /// How many mails one transaction of a sweep changes: nobody who writes waits for a long one.
 const SWEEP: i64 = 500;
 
-pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = "SELECT l.outbox FROM postroom_queue_lane l
-    WHERE l.blocked = 0 AND l.due_at IS NOT NULL AND l.due_at <= ?1 AND (l.retry_at IS NULL OR l.retry_at <= ?1)
-        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-        AND EXISTS (SELECT 1 FROM postroom_queue_open q
-            WHERE q.outbox = l.outbox AND q.paused = 0 AND q.priority IN (0, 1, 2)
-                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1)
-    ORDER BY l.due_at, l.outbox LIMIT ?2";
+/// The first mail of a line that may be sent now; `l` is the line.
+macro_rules! first_mail {
+    () => {
+        "SELECT q.mail FROM postroom_queue_open q
+            WHERE q.outbox = l.outbox AND q.paused = 0 AND q.priority = l.priority AND q.contract = l.contract
+                AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+            ORDER BY q.due_at, q.mail LIMIT 1"
+    };
+}
 
-/// The due mails of one priority, in the order of claiming.
+pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
+    "SELECT d.outbox FROM postroom_queue_lane d
+    WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
+        AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
+        AND EXISTS (SELECT 1 FROM postroom_queue_line l
+            WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= ?1
+                AND EXISTS (",
+    first_mail!(),
+    "))
+    ORDER BY d.due_at, d.outbox LIMIT ?2"
+);
+
+/// The lines of one priority whose turn it is, in order, each with its first mail.
 macro_rules! due {
     ($rank:literal) => {
         concat!(
-            "SELECT * FROM (SELECT q.mail, q.priority, q.due_at FROM postroom_queue_open q
-                WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ",
+            "SELECT * FROM (SELECT l.priority, l.ready_at, l.turn, l.contract, (",
+            first_mail!(),
+            ") AS mail FROM postroom_queue_line l
+                WHERE l.outbox = ?2 AND l.priority = ",
             $rank,
-            " AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
-                ORDER BY q.due_at, q.mail LIMIT ?3)"
+            " AND l.ready_at IS NOT NULL AND l.ready_at <= ?1 AND EXISTS (",
+            first_mail!(),
+            ") ORDER BY l.ready_at, l.turn, l.contract LIMIT ?3)"
         )
     };
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT mail FROM (",
+    "SELECT priority, contract, mail FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
@@ -49,8 +70,14 @@ pub(in crate::sql::sqlite) const DUE: &str = concat!(
     ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
             WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-    ORDER BY priority, due_at, mail LIMIT ?3"
+    ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
+
+/// The next mails of one line.
+pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_queue_open q
+    WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ?3 AND q.contract = ?4
+        AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
+    ORDER BY q.due_at, q.mail LIMIT ?5";
 
 pub(in crate::sql::sqlite) const FROZEN: &str =
     "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size
@@ -84,37 +111,86 @@ pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-async fn claim_in(
+/// Claims due mails of an outbox: each line of the highest priority has its turn, and another, until there are enough.
+pub(super) async fn claim_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    order: ClaimOrder,
+) -> Result<Vec<Claimed>> {
+    let mut claimed = Vec::new();
+    let mut left = order.limit;
+    while left > 0 {
+        let turns = turns(tx, now, order.outbox, left).await?;
+        let taken = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        take(tx, now, order, turns, &mut claimed).await?;
+        if taken == 0 {
+            break;
+        }
+        left = left.saturating_sub(taken);
+    }
+    Ok(claimed)
+}
+
+/// The next mails of the lines of one priority, in turn: the first of each, the second of each, and so on.
+async fn turns(
     tx: &mut SqliteConnection,
     now: Timestamp,
     outbox: MailboxId,
     limit: u32,
-    worker: WorkerId,
-    until: Timestamp,
-) -> Result<Vec<Claimed>> {
-    const STAGE: &str = "claim mails";
+) -> Result<Vec<QueueId>> {
     let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(Uuid,)> = due.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    if due.is_empty() {
-        return Ok(Vec::new());
+    let due: Vec<(i64, String, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let Some((highest, ..)) = due.first() else { return Ok(Vec::new()) };
+    let lines: Vec<_> = due.iter().take_while(|(rank, ..)| rank == highest).collect();
+    let turns = limit.div_ceil(u32::try_from(lines.len()).unwrap_or(u32::MAX));
+    let mut mails = Vec::new();
+    for (place, (rank, contract, first)) in lines.into_iter().enumerate() {
+        if turns == 1 {
+            mails.push((0, place, *first));
+            continue;
+        }
+        let of_line = sqlx::query_as(OF_LINE).bind(now.as_millis()).bind(outbox.number()).bind(rank);
+        let of_line = of_line.bind(contract.as_str()).bind(i64::from(turns));
+        let of_line: Vec<(Uuid,)> = of_line.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+        mails.extend(of_line.into_iter().enumerate().map(|(turn, (id,))| (turn, place, id)));
     }
-    let ids: Vec<QueueId> = due.into_iter().map(|(id,)| QueueId::from_uuid(id)).collect();
+    mails.sort_unstable();
+    mails.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(mails.into_iter().map(|(.., id)| QueueId::from_uuid(id)).collect())
+}
+
+async fn take(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
+    ids: Vec<QueueId>,
+    claimed: &mut Vec<Claimed>,
+) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let mut edits = load(tx, ids.iter().copied()).await?;
     let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids)?);
-    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut claimed = Vec::new();
+    let frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+    let mut served: Vec<(Line, u32)> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
+        let line = edit.line();
+        let place = served.iter().position(|(other, _)| *other == line);
+        let before = place.map_or(0, |place| served.remove(place).1);
+        served.push((line, before + 1));
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
             Ok(mail) => claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
-    save(tx, edits.into_values()).await?;
-    Ok(claimed)
+    for (line, mails) in &served {
+        lanes::served(tx, now, line, *mails).await?;
+    }
+    save(tx, edits.into_values()).await
 }
 
 /// A mail as its worker gets it.
@@ -160,9 +236,13 @@ fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
     edit.note(entries);
 }
 
-async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
+pub(super) async fn mark_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    claims: &[&ClaimMark],
+) -> Result<Vec<bool>> {
     let mut edits = load(tx, claims.iter().map(|mark| mark.id)).await?;
-    let mark = |mark: &ClaimMark| {
+    let mark = |mark: &&ClaimMark| {
         let marked = edits.get_mut(&mark.id).and_then(|edit| {
             let entries = edit.row.mark(now, mark.claim)?;
             edit.note(entries);
@@ -175,13 +255,13 @@ async fn mark_in(tx: &mut SqliteConnection, now: Timestamp, claims: &[ClaimMark]
     Ok(marked)
 }
 
-async fn settle_in(
+pub(super) async fn settle_in(
     tx: &mut SqliteConnection,
     now: Timestamp,
-    settlements: &[Settlement],
+    settlements: &[&Settlement],
 ) -> Result<Vec<Settled>> {
     let mut edits = load(tx, settlements.iter().map(|settlement| settlement.id)).await?;
-    let settle = |settlement: &Settlement| {
+    let settle = |settlement: &&Settlement| {
         let settled = edits.get_mut(&settlement.id).map(|edit| {
             let (settled, entries) = edit.row.settle(now, settlement);
             edit.note(entries);
@@ -233,33 +313,15 @@ impl QueueWork for SqliteStore {
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        loop {
-            let mut tx = self.connections.join("claim mails").await?;
-            let done = claim_in(&mut tx, now, outbox, limit, worker, until).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.claim(now, ClaimOrder { outbox, limit, worker, until }).await
     }
 
     async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
-        loop {
-            let mut tx = self.connections.join("mark mails").await?;
-            let done = mark_in(&mut tx, now, claims).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.mark(now, claims).await
     }
 
     async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        loop {
-            let mut tx = self.connections.join("settle mails").await?;
-            let done = settle_in(&mut tx, now, settlements).await;
-            if let Some(done) = tx.finish(done).await {
-                return done;
-            }
-        }
+        self.queue.settle(now, settlements).await
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {

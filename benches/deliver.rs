@@ -1,0 +1,223 @@
+//! How many mails a second go the whole way: submitted, on the medium, handed to a server, settled on the medium. One run of one
+//! store; `cargo xtask bench deliver` starts the server, runs this and Postfix in turn, and prints the ratios.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it has measured")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use postroom_core::address::Address;
+use postroom_core::contract::Contract;
+use postroom_core::id::{Actor, ContractId, MailboxId};
+use postroom_core::mailbox::{MailboxDraft, OutboxDraft, SettingsDraft, Status};
+use postroom_core::message::Submission;
+use postroom_core::queue::Event as QueueEvent;
+use postroom_core::secret::SecretChange;
+use postroom_core::time::Timestamp;
+use postroom_engine::{Event, Observer, Postroom, Work};
+use postroom_storage::keyring::aead::{AeadKeyring, Key};
+use postroom_storage::memory::MemoryStore;
+use postroom_storage::{SqliteStore, Store};
+use postroom_testkit::{MailServer, Protocol};
+use postroom_transport::smtp::SmtpTransport;
+use tokio::runtime::Builder;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// A server that takes every mail, without TLS and sign-in.
+    #[arg(long)]
+    address: Option<SocketAddr>,
+    /// Where the rows are: `sqlite` (a file in the folder for temporary files), `memory`.
+    #[arg(long, default_value = "sqlite")]
+    store: String,
+    /// How many mails are submitted and sent.
+    #[arg(long, default_value_t = 5000)]
+    mails: usize,
+    /// How many bytes of text each has.
+    #[arg(long, default_value_t = 4096)]
+    size: usize,
+    /// How many submit at the same time.
+    #[arg(long, default_value_t = 10)]
+    submitters: usize,
+    /// How many connections an outbox has.
+    #[arg(long, default_value_t = 10)]
+    connections: u32,
+    /// How many outboxes share the mails.
+    #[arg(long, default_value_t = 1)]
+    outboxes: usize,
+    /// How many other outboxes there are, each with a mail that is not due yet.
+    #[arg(long, default_value_t = 0)]
+    idle_outboxes: usize,
+    /// How many mails of 200 bytes wait in the queue of each outbox, not due yet.
+    #[arg(long, default_value_t = 0)]
+    backlog: usize,
+    /// What cargo gives to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Whether every mail arrives is asked, once, with a server in this process; nothing is timed.
+    #[arg(long)]
+    test: bool,
+}
+
+/// Counts the mails that were accepted and settled.
+#[derive(Debug, Default)]
+struct Counter {
+    settled: AtomicUsize,
+    rung: Notify,
+}
+
+impl Observer for Counter {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Sent { results, .. } if results[..] == [QueueEvent::Accept] => {
+                self.settled.fetch_add(1, Ordering::SeqCst);
+                self.rung.notify_one();
+            }
+            Event::Sent { .. } | Event::Failed { .. } | Event::StoreFailed { .. } => {
+                // A panic would end the worker's task alone, and the run would wait for ever.
+                eprintln!("not what is measured: {event}");
+                std::process::exit(1);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Counter {
+    async fn reached(&self, mails: usize) {
+        while self.settled.load(Ordering::SeqCst) < mails {
+            self.rung.notified().await;
+        }
+    }
+}
+
+fn main() {
+    let mut arguments = Arguments::parse();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if arguments.test {
+        let server = runtime.block_on(MailServer::start()).expect("a server in this process");
+        (arguments.mails, arguments.outboxes) = (60, 3);
+        (arguments.idle_outboxes, arguments.backlog) = (2, 5);
+        for store in ["sqlite", "memory"] {
+            store.clone_into(&mut arguments.store);
+            let before = server.accepted().len();
+            runtime.block_on(deliver(&arguments, server.address(Protocol::Smtp)));
+            assert_eq!(server.accepted().len() - before, arguments.mails, "mails that the server has taken");
+        }
+        return println!("deliver: every mail arrives");
+    }
+    let Some(address) = arguments.address else {
+        println!("deliver: there is no server; `cargo xtask bench deliver` starts one");
+        return;
+    };
+    let took = runtime.block_on(deliver(&arguments, address));
+    println!("{}", took.as_secs_f64());
+}
+
+/// Submits all mails while a worker sends, and gives the time from the first submission to the last settlement.
+async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store: Arc<dyn Store> = match arguments.store.as_str() {
+        "memory" => Arc::new(MemoryStore::new()),
+        "sqlite" => {
+            let file = folder.path().join("deliver.db").display().to_string();
+            Arc::new(SqliteStore::open(&file).await.expect("a store"))
+        }
+        other => panic!("there is no store {other}"),
+    };
+    let counter = Arc::new(Counter::default());
+    let postroom = Postroom::builder(store)
+        .with_keyring(Arc::new(AeadKeyring::new(Key::generate("1").expect("a key"))))
+        .with_outgoing(Arc::new(SmtpTransport::new()))
+        .with_observer(Arc::clone(&counter) as Arc<dyn Observer>)
+        .build();
+    let contracts = registered(&postroom, arguments, address).await;
+    // The key that signs Message-IDs is made by the first submission, and the backlog has to be there before the clock starts.
+    let later = postroom.now() + Duration::from_secs(7 * 24 * 60 * 60);
+    let (busy, idle) = contracts.split_at(arguments.outboxes);
+    let (busy, idle): (Arc<[ContractId]>, Arc<[ContractId]>) = (busy.into(), idle.into());
+    let waits = Load { size: 200, not_before: Some(later), submitters: arguments.submitters };
+    waits.submit(&postroom, &idle, idle.len()).await;
+    waits.submit(&postroom, &busy, arguments.backlog * busy.len()).await;
+
+    let begun = Instant::now();
+    let sent = async {
+        let load = Load { size: arguments.size, not_before: None, submitters: arguments.submitters };
+        load.submit(&postroom, &busy, arguments.mails).await;
+        counter.reached(arguments.mails).await;
+    };
+    postroom.run_with(Work::all().only_sending(), sent).await.expect("the worker works");
+    begun.elapsed()
+}
+
+/// The contracts, each with an outbox of its own to the server; the busy ones first.
+async fn registered(postroom: &Postroom, arguments: &Arguments, address: SocketAddr) -> Vec<ContractId> {
+    let actor = Actor::parse("bench").expect("an actor");
+    let mut contracts = Vec::new();
+    for number in 0..arguments.outboxes + arguments.idle_outboxes {
+        let form = SettingsDraft::Outbox(OutboxDraft {
+            tls: "none".to_owned(),
+            auth: "none".to_owned(),
+            senders: vec![format!("desk@client{number}.example")],
+            max_connections: Some(arguments.connections.into()),
+            ..OutboxDraft::default()
+        });
+        let form = MailboxDraft {
+            port: Some(address.port().into()),
+            ..MailboxDraft::new("out", &address.ip().to_string(), form)
+        };
+        let outbox = postroom.register(&actor, &form, SecretChange::Keep, Status::Active).await;
+        let id: MailboxId = outbox.expect("an outbox").id;
+        let contract = Contract::new(ContractId::parse(&format!("C{number}")).expect("an id"));
+        let contract = contract.with_outbox(id, None);
+        postroom.save_contract(&actor, &contract).await.expect("a contract");
+        contracts.push(contract.id);
+    }
+    contracts
+}
+
+/// What is submitted, and by how many at the same time.
+#[derive(Clone, Copy)]
+struct Load {
+    size: usize,
+    not_before: Option<Timestamp>,
+    submitters: usize,
+}
+
+impl Load {
+    /// Submits so many mails, to each contract in turn.
+    async fn submit(self, postroom: &Postroom, contracts: &Arc<[ContractId]>, mails: usize) {
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut submitters = JoinSet::new();
+        for _ in 0..self.submitters {
+            let (postroom, contracts, next) = (postroom.clone(), Arc::clone(contracts), Arc::clone(&next));
+            submitters.spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= mails {
+                        return;
+                    }
+                    let submission = self.mail(&contracts[number % contracts.len()]);
+                    postroom.submit(&submission).await.expect("queued");
+                }
+            });
+        }
+        while let Some(ended) = submitters.join_next().await {
+            ended.expect("every mail is queued");
+        }
+    }
+
+    fn mail(self, contract: &ContractId) -> Submission {
+        const LINE: &str = "Your request was received and will be answered in the order of arrival, soon.\n";
+        let text: String = LINE.chars().cycle().take(self.size).collect();
+        let mut submission = Submission::text(contract.clone(), "Your request", text);
+        submission.not_before = self.not_before;
+        submission.with_to(Address::parse("ana@customer.example").expect("an address"))
+    }
+}

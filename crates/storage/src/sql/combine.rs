@@ -1,0 +1,263 @@
+//! Calls that come at the same time are performed together: whoever has the turn performs all that wait, in one transaction, and
+//! the others find their answers. What is being performed belongs to no caller, so one that is dropped leaves it to the next; the
+//! last to be dropped takes it along, and the transaction is rolled back. Which transaction that is, a store says.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_core::id::{MailboxId, WorkerId};
+use postroom_core::queue::Prepared;
+use postroom_core::time::Timestamp;
+use tokio::sync::oneshot::{Receiver, Sender, channel};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{ClaimMark, Claimed, Enqueued, Settled, Settlement};
+
+/// Who claims how many mails of which outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClaimOrder {
+    pub(super) outbox: MailboxId,
+    pub(super) limit: u32,
+    pub(super) worker: WorkerId,
+    pub(super) until: Timestamp,
+}
+
+/// What is done in one transaction, in the order of the fields: what a server said comes before all else.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    pub(super) now: Timestamp,
+    pub(super) settlements: Vec<&'a Settlement>,
+    pub(super) marks: Vec<&'a ClaimMark>,
+    pub(super) mails: Vec<(&'a Prepared, &'a Bytes)>,
+    pub(super) claims: Vec<ClaimOrder>,
+}
+
+/// What became of it, one answer for each.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) settled: Vec<Settled>,
+    pub(super) marked: Vec<bool>,
+    pub(super) enqueued: Vec<Result<Enqueued>>,
+    pub(super) claimed: Vec<Vec<Claimed>>,
+}
+
+/// A store's transaction.
+#[async_trait]
+pub(super) trait Transact: Send + Sync + 'static {
+    /// Does all of it in one transaction that is on the medium when this returns, or nothing of it. Dropped, it is rolled back.
+    async fn transact(&self, work: &Work<'_>) -> Result<Done>;
+}
+
+/// A call that waits for its answer.
+struct Asked<I, O> {
+    now: Timestamp,
+    input: I,
+    answer: Sender<Result<O>>,
+}
+
+/// The calls that wait.
+#[derive(Default)]
+struct Calls {
+    settles: Vec<Asked<Vec<Settlement>, Vec<Settled>>>,
+    marks: Vec<Asked<Vec<ClaimMark>, Vec<bool>>>,
+    mails: Vec<Asked<(Prepared, Bytes), Enqueued>>,
+    claims: Vec<Asked<ClaimOrder, Vec<Claimed>>>,
+}
+
+type Performing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Performs the calls of a store's clones together.
+pub(super) struct Combiner<T> {
+    store: Arc<T>,
+    waiting: Mutex<Calls>,
+    /// The right to perform, and what is being performed.
+    turn: tokio::sync::Mutex<Option<Performing>>,
+    callers: AtomicUsize,
+}
+
+impl<T: Transact> Combiner<T> {
+    pub(super) fn new(store: Arc<T>) -> Self {
+        let (waiting, turn, callers) = (Mutex::default(), tokio::sync::Mutex::new(None), AtomicUsize::new(0));
+        Self { store, waiting, turn, callers }
+    }
+
+    pub(super) async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        self.ask(now, settlements.to_vec(), |calls, asked| calls.settles.push(asked)).await
+    }
+
+    pub(super) async fn mark(&self, now: Timestamp, marks: &[ClaimMark]) -> Result<Vec<bool>> {
+        self.ask(now, marks.to_vec(), |calls, asked| calls.marks.push(asked)).await
+    }
+
+    pub(super) async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
+        self.ask(now, (mail.clone(), content), |calls, asked| calls.mails.push(asked)).await
+    }
+
+    pub(super) async fn claim(&self, now: Timestamp, order: ClaimOrder) -> Result<Vec<Claimed>> {
+        self.ask(now, order, |calls, asked| calls.claims.push(asked)).await
+    }
+
+    async fn ask<I, O>(
+        &self,
+        now: Timestamp,
+        input: I,
+        push: impl FnOnce(&mut Calls, Asked<I, O>),
+    ) -> Result<O> {
+        let (answer, mut asked): (_, Receiver<Result<O>>) = channel();
+        self.callers.fetch_add(1, Ordering::SeqCst);
+        let _caller = Caller(self);
+        push(&mut self.waiting(), Asked { now, input, answer });
+        let said = tokio::select! {
+            biased;
+            said = &mut asked => said,
+            mut turn = self.turn.lock() => {
+                drive(&mut turn).await;
+                // Whoever had the turn before may have taken this call along.
+                if let Ok(said) = asked.try_recv() {
+                    return said;
+                }
+                let (store, calls) = (Arc::clone(&self.store), std::mem::take(&mut *self.waiting()));
+                *turn = Some(Box::pin(async move { perform(&*store, calls).await }));
+                drive(&mut turn).await;
+                drop(turn);
+                asked.await
+            }
+        };
+        // Each call of a performance is answered, unless that panicked.
+        said.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "work on the queue")))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Calls> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees a performance through, by whomever it was begun.
+async fn drive(turn: &mut Option<Performing>) {
+    if let Some(performing) = turn.as_mut() {
+        performing.await;
+        *turn = None;
+    }
+}
+
+/// Somebody who waits for an answer.
+struct Caller<'a, T>(&'a Combiner<T>);
+
+impl<T> Drop for Caller<'_, T> {
+    fn drop(&mut self) {
+        let is_last = self.0.callers.fetch_sub(1, Ordering::SeqCst) == 1;
+        // Nobody drives it any more: an open transaction would keep other processes from writing. Whoever comes in this moment has
+        // the turn, or finds none open.
+        if is_last && let Ok(mut turn) = self.0.turn.try_lock() {
+            *turn = None;
+        }
+    }
+}
+
+/// Performs calls in one transaction. If that fails, each is tried alone: what fails for one must not fail for the others.
+async fn perform<T: Transact>(store: &T, mut calls: Calls) {
+    calls.forget_dropped();
+    let Err(error) = calls.perform(store).await else { return };
+    let concerns_all = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Schema);
+    for mut call in calls.apart() {
+        if concerns_all {
+            call.fail(&error);
+        } else if let Err(error) = call.perform(store).await {
+            call.fail(&error);
+        }
+    }
+}
+
+impl Calls {
+    /// Leaves out what nobody waits for.
+    fn forget_dropped(&mut self) {
+        self.settles.retain(|asked| !asked.answer.is_closed());
+        self.marks.retain(|asked| !asked.answer.is_closed());
+        self.mails.retain(|asked| !asked.answer.is_closed());
+        self.claims.retain(|asked| !asked.answer.is_closed());
+    }
+
+    /// Performs and answers all, or says why nothing was done.
+    async fn perform<T: Transact>(&mut self, store: &T) -> Result<()> {
+        let Some(work) = self.work() else { return Ok(()) };
+        let done = store.transact(&work).await?;
+        self.answer(done);
+        Ok(())
+    }
+
+    /// What they ask for together. Claims of one worker at one outbox are one.
+    fn work(&self) -> Option<Work<'_>> {
+        let times = self.settles.iter().map(|asked| asked.now);
+        let times = times.chain(self.marks.iter().map(|asked| asked.now));
+        let times = times.chain(self.mails.iter().map(|asked| asked.now));
+        // The latest: a lease that ran out by it is not live for any of them.
+        let now = times.chain(self.claims.iter().map(|asked| asked.now)).max()?;
+        let mut claims: Vec<ClaimOrder> = Vec::new();
+        for order in self.claims.iter().map(|asked| asked.input) {
+            match claims.iter_mut().find(|other| same_claimant(other, &order)) {
+                Some(other) => {
+                    other.limit = other.limit.saturating_add(order.limit);
+                    other.until = other.until.max(order.until);
+                }
+                None => claims.push(order),
+            }
+        }
+        Some(Work {
+            now,
+            settlements: self.settles.iter().flat_map(|asked| &asked.input).collect(),
+            marks: self.marks.iter().flat_map(|asked| &asked.input).collect(),
+            mails: self.mails.iter().map(|asked| (&asked.input.0, &asked.input.1)).collect(),
+            claims,
+        })
+    }
+
+    fn answer(&mut self, done: Done) {
+        let (mut settled, mut marked) = (done.settled.into_iter(), done.marked.into_iter());
+        // A caller that was dropped meanwhile needs no answer.
+        for asked in self.settles.drain(..) {
+            let _ = asked.answer.send(Ok(settled.by_ref().take(asked.input.len()).collect()));
+        }
+        for asked in self.marks.drain(..) {
+            let _ = asked.answer.send(Ok(marked.by_ref().take(asked.input.len()).collect()));
+        }
+        for (asked, enqueued) in self.mails.drain(..).zip(done.enqueued) {
+            let _ = asked.answer.send(enqueued);
+        }
+        let mut claimed: Vec<(ClaimOrder, std::vec::IntoIter<Claimed>)> = Vec::new();
+        let mut lists = done.claimed.into_iter();
+        for asked in self.claims.drain(..) {
+            let place = claimed.iter().position(|(order, _)| same_claimant(order, &asked.input));
+            let place = place.unwrap_or_else(|| {
+                claimed.push((asked.input, lists.next().unwrap_or_default().into_iter()));
+                claimed.len() - 1
+            });
+            let limit = usize::try_from(asked.input.limit).unwrap_or(usize::MAX);
+            let mails = claimed.get_mut(place).map(|(_, mails)| mails.by_ref().take(limit).collect());
+            let _ = asked.answer.send(Ok(mails.unwrap_or_default()));
+        }
+    }
+
+    /// Each call by itself, in the order in which they are performed.
+    fn apart(self) -> impl Iterator<Item = Self> {
+        let settles = self.settles.into_iter().map(|asked| Self { settles: vec![asked], ..Self::default() });
+        let marks = self.marks.into_iter().map(|asked| Self { marks: vec![asked], ..Self::default() });
+        let mails = self.mails.into_iter().map(|asked| Self { mails: vec![asked], ..Self::default() });
+        let claims = self.claims.into_iter().map(|asked| Self { claims: vec![asked], ..Self::default() });
+        settles.chain(marks).chain(mails).chain(claims)
+    }
+
+    fn fail(self, error: &Error) {
+        let why = |stage| Error::new(error.kind().clone(), stage).with_source(error.clone());
+        self.settles.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("settle mails")))));
+        self.marks.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("mark mails")))));
+        self.mails.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("submit a mail")))));
+        self.claims.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("claim mails")))));
+    }
+}
+
+fn same_claimant(one: &ClaimOrder, other: &ClaimOrder) -> bool {
+    (one.outbox, one.worker) == (other.outbox, other.worker)
+}
