@@ -165,12 +165,12 @@ async fn registered(postroom: &Postroom, arguments: &Arguments, address: SocketA
             tls: "none".to_owned(),
             auth: "none".to_owned(),
             senders: vec![format!("desk@client{number}.example")],
-            max_connections: Some(arguments.connections.into()),
+            max_connections: Some(arguments.connections),
             ..OutboxDraft::default()
         });
         let form = MailboxDraft {
             port: Some(address.port().into()),
-            ..MailboxDraft::new("out", &address.ip().to_string(), form)
+            ..MailboxDraft::new("out", address.ip().to_string(), form)
         };
         let outbox = postroom.register(&actor, &form, SecretChange::Keep, Status::Active).await;
         let id: MailboxId = outbox.expect("an outbox").id;

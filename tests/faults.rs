@@ -4,6 +4,29 @@
 //! leaves is in `journeys/kill.rs` and `cargo xtask kill`.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "faults/clocks.rs"]
+mod clocks;
+#[path = "faults/crowd.rs"]
+mod crowd;
+#[path = "faults/death.rs"]
+mod death;
+#[path = "faults/house.rs"]
+mod house;
+#[path = "faults/isolation.rs"]
+mod isolation;
+#[path = "faults/medium.rs"]
+mod medium;
+#[path = "faults/moments.rs"]
+mod moments;
+#[path = "faults/replies.rs"]
+mod replies;
+#[path = "faults/stopping.rs"]
+mod stopping;
+#[path = "faults/store.rs"]
+mod store;
+#[path = "faults/wired.rs"]
+mod wired;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,6 +190,30 @@ async fn whatever_breaks_at_whatever_step_the_mail_is_sent_again_in_doubt_or_don
         }
         let slow = if step == Step::Dot { End::Doubt(1) } else { End::Again };
         cases.spawn(check(format!("dripped at {step:?}"), Fault::drip(step, PATIENCE / 4), slow));
+    }
+    let odd: [(&str, Fault, End); 9] = [
+        ("said twice", Fault::twice(Step::Greeting), End::Again),
+        ("said twice", Fault::twice(Step::Mail), End::Again),
+        ("said twice", Fault::twice(Step::Rcpt), End::Again),
+        // The mark is set by then, and it can be said that no dot has left.
+        ("said twice", Fault::twice(Step::Data), End::Again),
+        ("said twice", Fault::twice(Step::Dot), End::Done),
+        // 354 in the place of RCPT's reply.
+        ("in the wrong order", Fault::late(Step::Rcpt), End::Again),
+        ("never said", Fault::late(Step::Dot), End::Doubt(1)),
+        ("answered by nonsense", Fault::instead(Step::Data, 250, "fine"), End::Again),
+        ("answered by nonsense", Fault::instead(Step::Dot, 354, "go on"), End::Doubt(1)),
+    ];
+    for (kind, fault, end) in odd {
+        cases.spawn(check(format!("{kind}: {fault:?}"), fault, end));
+    }
+    for step in Step::ALL {
+        let split = Fault::split(step, Duration::from_millis(20));
+        cases.spawn(check(format!("split at {step:?}"), split, End::Done));
+        if !matches!(step, Step::Data | Step::Dot) {
+            let wrong = Fault::instead(step, 354, "go on");
+            cases.spawn(check(format!("354 at {step:?}"), wrong, End::Again));
+        }
     }
     cases.spawn(check("taken, and not said".to_owned(), Fault::lost_reply(), End::Doubt(1)));
     while let Some(case) = cases.join_next().await {

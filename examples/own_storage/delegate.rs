@@ -16,8 +16,8 @@ use postroom::storage::{
     Audit, AuditEntry, Bodies, Change, ClaimMark, Claimed, ClaimedMail, Clock, Contact, Enqueued,
     EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem,
     LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, QueueDesk, QueueIntake, QueueItem,
-    QueueQuery, QueueRecord, QueueWork, Received, Result, Scope, SecretWrite, SentMail, Settled, Settlement,
-    Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses,
+    QueueQuery, QueueRecord, QueueWork, Received, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
+    Settlement, Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses,
 };
 
 use crate::OwnStore;
@@ -100,6 +100,7 @@ delegated! {
         fn list(query: &QueueQuery) -> Vec<QueueItem>;
         fn show(id: QueueId) -> Option<QueueRecord>;
         fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
+        fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
     }
     LedgerIntake {
         fn contact(place: &Place) -> Contact;

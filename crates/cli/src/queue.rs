@@ -21,6 +21,9 @@ pub(crate) enum Command {
     Retry { id: QueueId },
     /// Take a mail back that was not sent yet.
     Cancel { id: QueueId },
+    /// Have another outbox send a mail that no server has yet: From and Reply-To are replaced, the Message-ID is kept. The
+    /// outbox is one that the mail's step, its contract or Standard names.
+    Reroute { id: QueueId, outbox: MailboxId },
     /// Say what became of a mail in doubt.
     Settle { id: QueueId, verdict: Verdict },
     /// Stop sending, for all, a contract or an outbox. What is submitted meanwhile waits.
@@ -78,6 +81,7 @@ impl Command {
             Self::Show { id } => show(session, *id).await,
             Self::Retry { id } => retry(session, *id).await,
             Self::Cancel { id } => decide(session, *id, Event::Cancel).await,
+            Self::Reroute { id, outbox } => reroute(session, *id, *outbox).await,
             Self::Settle { id, verdict: Verdict::Accepted } => decide(session, *id, Event::Accept).await,
             Self::Settle { id, verdict: Verdict::Refused } => decide(session, *id, Event::Refuse).await,
             Self::Pause(which) => switch(session, which, Switch::Paused).await,
@@ -176,6 +180,14 @@ async fn decide(session: &Session, id: QueueId, event: Event) -> Result<()> {
     desk.decide(session.postroom.now(), &session.actor, id, event).await?;
     let item = record(session, id).await?.item;
     session.output.document(&with_words(&item, &item), || format!("mail {id} is {}", item.state))
+}
+
+async fn reroute(session: &Session, id: QueueId, outbox: MailboxId) -> Result<()> {
+    session.postroom.reroute(&session.actor, id, outbox).await?;
+    let item = record(session, id).await?.item;
+    session.output.document(&with_words(&item, &item), || {
+        format!("mail {id} goes by outbox {outbox} as {} and is {}", item.sender, item.state)
+    })
 }
 
 async fn switch(session: &Session, which: &Which, to: Switch) -> Result<()> {

@@ -76,6 +76,14 @@ macro_rules! uuids {
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
             }
 
+            /// When it was made, by the clock of whoever made it.
+            #[must_use]
+            pub fn made_at(self) -> Timestamp {
+                let (secs, nanos) = self.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+                let millis = i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000);
+                Timestamp::from_millis(millis.saturating_add(i64::from(nanos / 1_000_000)))
+            }
+
             /// The id that a row holds.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {

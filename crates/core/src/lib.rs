@@ -8,7 +8,7 @@
 //! | rules on input | [`rules`], [`violation`] |
 //! | secrets | [`secret`], [`credentials`] |
 //! | the registry | [`mailbox`], [`contract`], [`step`], [`template`] |
-//! | sending | [`message`], [`resolve`], [`queue`], [`schedule`] |
+//! | sending | [`message`], [`resolve`], [`queue`], [`schedule`], [`budget`], [`governor`] |
 //! | receiving | [`mail`], [`thread`], [`sort`], [`ledger`] |
 //! | the form on the wire | [`mime`] |
 //!
@@ -59,10 +59,12 @@ mod header;
 mod text;
 
 pub mod address;
+pub mod budget;
 pub mod contract;
 pub mod credentials;
 pub mod endpoint;
 pub mod failure;
+pub mod governor;
 pub mod id;
 pub mod ledger;
 pub mod mail;
@@ -71,6 +73,7 @@ pub mod message;
 pub mod mime;
 pub mod provider;
 pub mod queue;
+pub mod reroute;
 pub mod resolve;
 pub mod rules;
 pub mod schedule;

@@ -6,9 +6,11 @@ mod encode;
 mod file_name;
 mod parse;
 mod raw;
+mod readdress;
 mod scan;
 mod transfer;
 
 pub use build::{Composition, compose};
 pub use parse::parse;
 pub use raw::{RawFacts, check_raw};
+pub use readdress::{Addressing, addressing, readdress};

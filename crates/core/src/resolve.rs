@@ -78,6 +78,11 @@ pub enum Reason {
     },
     /// The chosen outbox can't be used now, and the policy holds the mail.
     Held,
+    /// A person has another outbox send the mail; the next reason says which link names it.
+    Rerouted {
+        /// The outbox that was to send it.
+        from: MailboxId,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -91,6 +96,7 @@ impl fmt::Display for Reason {
             Self::SenderDefault => f.write_str("sender-default"),
             Self::Fallback { from } => write!(f, "fallback from outbox {from}"),
             Self::Held => f.write_str("held"),
+            Self::Rerouted { from } => write!(f, "rerouted from outbox {from}"),
         }
     }
 }
@@ -124,6 +130,11 @@ pub enum Unresolved {
         /// The outbox.
         outbox: MailboxId,
     },
+    /// The outbox that a mail is to be rerouted to is named by neither its step, its contract nor Standard.
+    NotNamed {
+        /// The outbox.
+        outbox: MailboxId,
+    },
     /// The chosen outbox is disabled, a draft, gone, or no outbox, and the policy refuses.
     Unavailable {
         /// The outbox.
@@ -145,6 +156,7 @@ impl Unresolved {
         match self {
             Self::NoOutbox => "no-outbox",
             Self::NotAllowed { .. } => "outbox-not-allowed",
+            Self::NotNamed { .. } => "outbox-not-named",
             Self::Unavailable { .. } => "outbox-unavailable",
             Self::ForeignSender { .. } => "foreign-sender",
         }
@@ -161,6 +173,12 @@ impl fmt::Display for Unresolved {
                 write!(
                     f,
                     "the step names outbox {outbox}, which its contract does not allow; allow it, or change the step"
+                )
+            }
+            Self::NotNamed { outbox } => {
+                write!(
+                    f,
+                    "outbox {outbox} is named by neither the mail's step, its contract nor Standard; link it, or take another"
                 )
             }
             Self::Unavailable { outbox } => {

@@ -121,6 +121,7 @@ rules! {
     STATE "queue.state" "state" "a state of the queue is queued, held, claimed, crossing, accepted, bounced, refused, expired, cancelled, dead or in-doubt" "choose one of them";
     LEDGER_STATE "ledger.state" "state" "a state of the ledger is stored, triage, quarantined, handled, ignored or dead" "choose one of them";
     QUEUE_EVENT "queue.event" "event" "an event of the queue is claim, release, mark, accept, refuse, defer, doubt, hold, unhold, expire, cancel, die, bounce or retry" "choose one of them";
+    REROUTE "queue.reroute" "reroute" "a mail that is rerouted was composed by postroom, still has its content, is not signed, and has one From and at most one Reply-To" "cancel it and submit it again for the other outbox";
     ROLE "queue.role" "role" "a recipient's role is to, cc or bcc" "choose one of the three";
     LEDGER_EVENT "ledger.event" "event" "an event of the ledger is handle, defer, die, ignore, route or replay" "choose one of them";
     KIND "mailbox.kind" "kind" "a kind is inbox or outbox" "choose one of the two";

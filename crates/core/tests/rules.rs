@@ -14,7 +14,7 @@ use postroom_core::mailbox::{
     InboxDraft, Kind, Mailbox, MailboxDraft, OutboxDraft, SecretPresence, SentCopy, SettingsDraft, Status,
 };
 use postroom_core::message::{Attachment, Content, OnDoubt, Priority, Submission, check_size};
-use postroom_core::mime::check_raw;
+use postroom_core::mime::{addressing, check_raw};
 use postroom_core::queue;
 use postroom_core::resolve::WhenUnavailable;
 use postroom_core::rules::RULES;
@@ -147,6 +147,8 @@ fn walk_values(walk: &mut Walk) {
     walk.check("ledger.key", RemoteKey::parse("uid:7"), RemoteKey::parse("7"));
     walk.check("queue.state", queue::State::parse("in-doubt"), queue::State::parse("lost"));
     walk.check("queue.event", queue::Event::parse("claim"), queue::Event::parse("eat"));
+    let signed = b"From: a@x.y\r\nDKIM-Signature: v=1\r\n\r\nx\r\n";
+    walk.check("queue.reroute", addressing(b"From: a@x.y\r\n\r\nx\r\n"), addressing(signed));
     walk.check("queue.role", queue::Role::parse("bcc"), queue::Role::parse("from"));
     walk.check("ledger.state", ledger::State::parse("triage"), ledger::State::parse("lost"));
     walk.check("ledger.event", ledger::Event::parse("replay"), ledger::Event::parse("eat"));

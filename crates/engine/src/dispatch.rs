@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use postroom_core::budget::Limits;
 use postroom_core::failure::Failure;
+use postroom_core::governor::{Consequence, Limited};
 use postroom_core::id::ClaimId;
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::Event;
@@ -19,32 +21,61 @@ use postroom_transport::{
 use tokio::time::Instant;
 
 use crate::event::Event as Happened;
+use crate::lanes::{Place, Signs};
 use crate::postroom::random;
-use crate::worker::{CopyOrder, Worker};
+use crate::worker::{CopyOrder, Holder, STORE_REST, Worker};
 
 /// One connection's way to the queue.
 struct QueueLane {
     worker: Arc<Worker>,
+    /// The name that it claims under.
+    holder: Holder,
     mailbox: Mailbox,
-    /// Whether it has no mail in hand.
-    hungry: Arc<AtomicBool>,
+    signs: Arc<Signs>,
+    place: Place,
+    /// When it began, by the store's clock.
+    begun: Timestamp,
+    /// Whether it has had no mail.
+    idle: AtomicBool,
     /// The claims in hand, with the time at which they were taken.
     claims: Mutex<HashMap<ClaimId, (Claimed, Instant)>>,
 }
 
-/// Drives one connection of an outbox until nothing is due for it. `hungry` tells whether it has no mail in hand.
-pub(crate) async fn dispatch(worker: Arc<Worker>, mailbox: Mailbox, hungry: Arc<AtomicBool>) {
+/// Drives one connection of an outbox until nothing is due for it.
+pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>) {
+    let worker = Arc::clone(holder.worker());
     let Some(transport) = worker.postroom.ports.outgoing.clone() else { return };
-    let id = mailbox.id;
+    let (id, begun) = (mailbox.id, worker.postroom.now());
+    let place = worker.lanes.enter(id);
     let route = match worker.postroom.route(&mailbox).await {
         Ok(route) => route,
-        Err(error) => return worker.fails(id, error.failure(), error.to_string()).await,
+        Err(error) => return worker.fails_since(id, Some(begun), error.failure(), error.to_string()).await,
     };
-    let lane = QueueLane { worker: Arc::clone(&worker), mailbox, hungry, claims: Mutex::default() };
-    if let Err(error) = transport.carry(&route, &lane).await
-        && error.kind() != TransportKind::Stopped
-    {
-        worker.fails(id, error.failure(), said(&error)).await;
+    let idle = AtomicBool::new(true);
+    let lane = QueueLane {
+        worker: Arc::clone(&worker),
+        holder,
+        mailbox,
+        signs,
+        place,
+        begun,
+        idle,
+        claims: Mutex::default(),
+    };
+    match transport.carry(&route, &lane).await {
+        // The server is there and let the outbox in, and there was nothing to send any more.
+        Ok(()) if lane.idle.load(Ordering::SeqCst) => worker.works(id).await,
+        Ok(()) => {}
+        Err(error) if error.kind() == TransportKind::Stopped => {}
+        Err(error) => {
+            if lane.learns(&error) == Consequence::GoOn {
+                // Who waits for a connection counts with the server as well.
+                transport.forget(id).await;
+                tracing::info!(target: "postroom", "outbox {id} goes on with fewer connections: {}", said(&error));
+            } else {
+                worker.fails_since(id, Some(begun), error.failure(), said(&error)).await;
+            }
+        }
     }
 }
 
@@ -58,8 +89,28 @@ impl QueueLane {
         self.worker.postroom.store()
     }
 
+    fn registered(&self) -> u32 {
+        self.mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections())
+    }
+
+    /// What follows from an error: a server that limits is given fewer connections.
+    fn learns(&self, error: &TransportError) -> Consequence {
+        if error.kind() != TransportKind::Throttled {
+            return Consequence::Rest;
+        }
+        let what = if error.stage() < Stage::MailFrom { Limited::Connections } else { Limited::Mail };
+        self.worker.lanes.limited(self.mailbox.id, self.worker.postroom.now(), what)
+    }
+
     fn take(&self, attempt: ClaimId) -> Option<(Claimed, Instant)> {
         self.claims.lock().ok()?.remove(&attempt)
+    }
+
+    /// The mark of a claim, if it is in hand and surely still held.
+    fn live(&self, attempt: ClaimId) -> Option<ClaimMark> {
+        let claims = self.claims.lock().ok()?;
+        let (claimed, taken) = claims.get(&attempt)?;
+        self.worker.holds(*taken).then_some(ClaimMark { id: claimed.id, claim: attempt })
     }
 
     /// The claimed mail as a job, or why it can't be one.
@@ -80,6 +131,14 @@ impl QueueLane {
             let why =
                 format!("{} is no sender of outbox {} any more", claimed.sender.address(), self.mailbox.id);
             return Err((Event::Hold, format!("{why}; register it again, or cancel the mail")));
+        }
+        let limits = self.mailbox.settings.outbox().map(Limits::of).unwrap_or_default();
+        if limits.never_fits(u64::try_from(claimed.recipients.len()).unwrap_or(u64::MAX)) {
+            let most = limits.recipients_per_day.unwrap_or_default();
+            let (recipients, outbox) = (claimed.recipients.len(), self.mailbox.id);
+            let why =
+                format!("it has {recipients} recipients, and outbox {outbox} may write to {most} a day");
+            return Err((Event::Hold, format!("{why}; raise the limit and retry it, or send it in parts")));
         }
         let content = self.worker.insist(async || match self.worker.postroom.read_body(claimed.body).await {
             Ok(content) => Ok(content),
@@ -150,21 +209,32 @@ impl Lane for QueueLane {
     async fn next(&self) -> Option<Job> {
         // A transport may ask ahead, with a mail in hand: if there is none for it now, another lane serves what comes later.
         let hungry = self.claims.lock().is_ok_and(|claims| claims.is_empty());
-        self.hungry.store(hungry, Ordering::SeqCst);
+        if hungry {
+            self.signs.hungers();
+        } else {
+            self.signs.eats();
+        }
         while !self.worker.is_stopping() {
+            if self.signs.is_ending() || self.place.is_too_many(self.registered()) {
+                return None;
+            }
             let taken = Instant::now();
             let now = self.worker.postroom.now();
             let claimed =
-                self.queue().claim(now, self.mailbox.id, 1, self.worker.id, self.worker.until(now)).await;
+                self.queue().claim(now, self.mailbox.id, 1, self.holder.id, self.worker.until(now)).await;
             let claimed = match claimed {
-                Ok(claimed) => claimed.into_iter().next()?,
+                Ok(claimed) => {
+                    self.worker.store_works();
+                    claimed.into_iter().next()?
+                }
                 Err(error) => {
                     self.worker.store_failed(&error);
                     return None;
                 }
             };
             // There may be more: another lane is opened while this one sends.
-            self.hungry.store(false, Ordering::SeqCst);
+            self.idle.store(false, Ordering::SeqCst);
+            self.signs.eats();
             self.worker.postroom.ports.bell.notify_one();
             match self.job(&claimed).await {
                 Ok(job) => {
@@ -178,23 +248,26 @@ impl Lane for QueueLane {
     }
 
     async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
-        let mark = {
-            let Ok(claims) = self.claims.lock() else { return Crossing::Stop };
-            match claims.get(&attempt) {
-                Some((claimed, taken)) if self.worker.holds(*taken) => {
-                    ClaimMark { id: claimed.id, claim: attempt }
+        let (mut wait, most) = STORE_REST;
+        // A mark whose commit has an unknown outcome can be repeated, for as long as the claim is surely held.
+        while let Some(mark) = self.live(attempt) {
+            match self.queue().mark(self.worker.postroom.now(), &[mark]).await.as_deref() {
+                Ok([true]) => return Crossing::Go,
+                Ok(_) => break,
+                Err(error) => {
+                    self.worker.store_failed(error);
+                    if !matches!(error.failure(), Failure::RetryAfter(_)) {
+                        break;
+                    }
+                    self.worker.rest(wait).await;
+                    if self.worker.is_stopping() {
+                        break;
+                    }
+                    wait = (wait * 2).min(most);
                 }
-                _ => return Crossing::Stop,
-            }
-        };
-        match self.queue().mark(self.worker.postroom.now(), &[mark]).await.as_deref() {
-            Ok([true]) => Crossing::Go,
-            Ok(_) => Crossing::Stop,
-            Err(error) => {
-                self.worker.store_failed(error);
-                Crossing::Stop
             }
         }
+        Crossing::Stop
     }
 
     async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
@@ -230,10 +303,14 @@ impl Lane for QueueLane {
         if answered {
             self.worker.works(claimed.outbox).await;
         }
+        if receipt.outcomes.iter().any(Result::is_ok) {
+            self.worker.lanes.succeeded(claimed.outbox, now, self.registered());
+        }
         if let Some(error) =
             receipt.outcomes.iter().find_map(|outcome| outcome.as_ref().err().filter(|e| limits(e)))
         {
-            self.worker.fails(claimed.outbox, error.failure(), said(error)).await;
+            self.learns(error);
+            self.worker.fails_since(claimed.outbox, Some(self.begun), error.failure(), said(error)).await;
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Links {
     pub(crate) contract: Option<Contract>,
     pub(crate) step: Option<Step>,
     standard: Option<MailboxId>,
-    mailboxes: HashMap<MailboxId, Mailbox>,
+    pub(crate) mailboxes: HashMap<MailboxId, Mailbox>,
 }
 
 impl Links {
@@ -68,14 +68,25 @@ impl Postroom {
 
     /// Decides by links that were read.
     pub(crate) fn decide(&self, links: &Links, sender: Option<&Address>) -> Result<Resolution> {
-        Ok(resolve(&Question {
+        let mailbox = |id| links.mailboxes.get(&id);
+        Ok(resolve(&self.question(links, &mailbox, sender))?)
+    }
+
+    /// The question that links answer.
+    pub(crate) fn question<'a>(
+        &self,
+        links: &'a Links,
+        mailbox: &'a dyn Fn(MailboxId) -> Option<&'a Mailbox>,
+        sender: Option<&'a Address>,
+    ) -> Question<'a> {
+        Question {
             contract: links.contract.as_ref(),
             step: links.step.as_ref(),
             standard: links.standard,
             sender,
             when_unavailable: self.ports.options.when_unavailable,
-            mailbox: &|id| links.mailboxes.get(&id),
-        })?)
+            mailbox,
+        }
     }
 
     pub(crate) async fn mailboxes(&self, ids: Vec<MailboxId>) -> Result<HashMap<MailboxId, Mailbox>> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use postroom_core::id::{Actor, MailboxId};
+use postroom_core::id::{Actor, MailboxId, QueueId};
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::{Event, State};
 use postroom_storage::{ErrorKind as StoreKind, QueueDesk, QueueItem, QueueQuery, QueueRecord};
@@ -34,6 +34,13 @@ impl Postroom {
         }
         let held = self.held().await?.into_iter().filter(|item| item.outbox == outbox.id).collect();
         self.release_these(actor, outbox, held).await
+    }
+
+    /// Queues one held mail of an outbox that is in use, if the outbox has its sender and no person held it.
+    pub(crate) async fn release_one(&self, actor: &Actor, outbox: &Mailbox, id: QueueId) -> Result<u64> {
+        let desk: &dyn QueueDesk = self.store();
+        let held = desk.show(id).await?.filter(|record| record.item.state == State::Held);
+        self.release_these(actor, outbox, held.into_iter().map(|record| record.item).collect()).await
     }
 
     async fn held(&self) -> Result<Vec<QueueItem>> {

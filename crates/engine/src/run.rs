@@ -19,7 +19,7 @@ impl Postroom {
     /// or queued, as its mark says.
     ///
     /// # Errors
-    /// Only when the worker can't begin. Failures of servers and of the store are recorded, observed and tried again.
+    /// None. Failures of servers and of the store are recorded, observed and tried again.
     ///
     /// # Cancel safety
     /// When the future is dropped every task ends at once, as if the process was killed: nothing is lost, and a mail
@@ -33,7 +33,7 @@ impl Postroom {
     /// # Errors
     /// As [`Postroom::run`]; with [`Work::until_idle`] also when the store can't be read.
     pub async fn run_with(&self, work: Work, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let worker = Arc::new(Worker::new(self.clone())?);
+        let worker = Arc::new(Worker::new(self.clone()));
         let mut turn = Turn::new(worker, work);
         turn.start_upkeep();
         tokio::pin!(shutdown);

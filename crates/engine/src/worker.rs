@@ -1,29 +1,27 @@
-//! What the tasks of one running worker share: its id, its lease, whether it is stopping, and how it reports trouble with
+//! What the tasks of one running worker share: the names that it claims under, its lease, whether it is stopping, and how it reports trouble with
 //! a mailbox or the store.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postroom_core::failure::Failure;
+use postroom_core::governor::rest;
 use postroom_core::id::{BodyId, MailboxId, WorkerId};
 use postroom_core::mailbox::{Mailbox, SentCopy};
 use postroom_core::time::Timestamp;
-use postroom_storage::{HealthBook, LedgerWork, QueueWork, Sign};
+use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event;
+use crate::lanes::Lanes;
 use crate::postroom::{Postroom, random};
 
-/// How long a mailbox rests after its first failure; doubled with each further one.
-const FIRST_REST: Duration = Duration::from_secs(5);
-/// How long a mailbox rests at most.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 /// How long a task waits when the store fails, at first and at most.
-const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A sent copy that is to be made.
 #[derive(Debug)]
@@ -46,31 +44,77 @@ impl CopyOrder {
     }
 }
 
+/// Of what claims are held under a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Noun {
+    Queue,
+    Ledger,
+}
+
+/// A name to claim under, for as long as it is kept.
+pub(crate) struct Holder {
+    pub(crate) id: WorkerId,
+    worker: Arc<Worker>,
+}
+
+impl Holder {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Ok(mut held) = self.worker.held.lock() {
+            held.remove(&self.id);
+        }
+    }
+}
+
 pub(crate) struct Worker {
     pub(crate) postroom: Postroom,
-    pub(crate) id: WorkerId,
     pub(crate) lease: Duration,
+    /// Under which names claims are held, and of which noun.
+    held: Mutex<BTreeMap<WorkerId, Noun>>,
     renewed: Mutex<Instant>,
+    /// Until when nothing new is begun because the store failed, and how long that rest is.
+    trouble: Mutex<Option<(Instant, Duration)>>,
     stopping: AtomicBool,
     stop: Notify,
+    /// The connections of each outbox.
+    pub(crate) lanes: Arc<Lanes>,
+    /// Failures are recorded one by one, so that those of one outage count once.
+    failing: tokio::sync::Mutex<()>,
     /// Sent copies that are to be made, by companion.
     copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
 }
 
 impl Worker {
-    pub(crate) fn new(postroom: Postroom) -> Result<Self> {
-        let id = WorkerId::new(postroom.now(), random()?);
+    pub(crate) fn new(postroom: Postroom) -> Self {
         let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
         let renewed = Mutex::new(Instant::now());
-        Ok(Self {
+        Self {
             postroom,
-            id,
             lease,
+            held: Mutex::default(),
             renewed,
+            trouble: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            lanes: Arc::default(),
+            failing: tokio::sync::Mutex::default(),
             copies: Mutex::default(),
-        })
+        }
+    }
+
+    /// A name to claim under. What is claimed under it is renewed for as long as the name is kept, and no longer: a claim that
+    /// nobody here works on, because its answer was lost or its task panicked, runs out like that of a dead worker.
+    pub(crate) fn hold(self: &Arc<Self>, noun: Noun) -> Result<Holder> {
+        let id = WorkerId::new(self.postroom.now(), random()?);
+        if let Ok(mut held) = self.held.lock() {
+            held.insert(id, noun);
+        }
+        Ok(Holder { id, worker: Arc::clone(self) })
     }
 
     /// Until when what is claimed now is held, by the store's clock.
@@ -137,23 +181,23 @@ impl Worker {
         let asked = Instant::now();
         let store = self.postroom.store();
         let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (store, store);
-        let now = self.postroom.now();
-        let renewed = match queue.renew(now, self.id, self.until(now)).await {
-            Ok(_) => ledger.renew(now, self.id, self.until(now)).await,
-            Err(error) => Err(error),
-        };
-        match renewed {
-            Ok(_) => {
-                if let Ok(mut renewed) = self.renewed.lock() {
-                    *renewed = asked;
-                }
-                Ok(())
-            }
-            Err(error) => {
+        // A name that is taken from here on has claimed nothing before `asked`.
+        let held = self.held.lock().map(|held| held.clone()).unwrap_or_default();
+        for (id, noun) in held {
+            let now = self.postroom.now();
+            let renewed = match noun {
+                Noun::Queue => queue.renew(now, id, self.until(now)).await,
+                Noun::Ledger => ledger.renew(now, id, self.until(now)).await,
+            };
+            if let Err(error) = renewed {
                 self.store_failed(&error);
-                Err(error.into())
+                return Err(error.into());
             }
         }
+        if let Ok(mut renewed) = self.renewed.lock() {
+            *renewed = asked;
+        }
+        Ok(())
     }
 
     /// Calls the store until it answers something else than "not now". What a server has said is not forgotten because
@@ -178,6 +222,32 @@ impl Worker {
     pub(crate) fn store_failed(&self, error: &dyn std::error::Error) {
         tracing::warn!(target: "postroom", "the store failed: {error}");
         self.postroom.ports.observer.observe(&Event::StoreFailed { error: error.to_string() });
+        let (first, most) = STORE_REST;
+        if let Ok(mut trouble) = self.trouble.lock() {
+            let now = Instant::now();
+            *trouble = match *trouble {
+                // Others have failed at the same time.
+                Some((until, rest)) if now < until => Some((until, rest)),
+                Some((_, rest)) => Some((now + (rest * 2).min(most), (rest * 2).min(most))),
+                None => Some((now + first, first)),
+            };
+        }
+    }
+
+    /// The store took a claim: what is due is begun at once again.
+    pub(crate) fn store_works(&self) {
+        if let Ok(mut trouble) = self.trouble.lock() {
+            *trouble = None;
+        }
+    }
+
+    /// For how long nothing new should be begun because the store failed. A full medium still tells what is due: without the rest a
+    /// server would be dialled, and nothing claimed for it, again and again.
+    pub(crate) fn store_rests(&self) -> Option<Duration> {
+        let trouble = self.trouble.lock().ok()?;
+        trouble
+            .map(|(until, _)| until.saturating_duration_since(Instant::now()))
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Records that a mailbox works.
@@ -187,16 +257,36 @@ impl Worker {
 
     /// Records that a mailbox failed, and how long it rests or that a person must act.
     pub(crate) async fn fails(&self, mailbox: MailboxId, failure: Failure, error: String) {
+        self.fails_since(mailbox, None, failure, error).await;
+    }
+
+    /// The same for one of several tries that run at once, which began at `begun`: an outage that ends them all counts once, so
+    /// what began before the last failure was recorded adds nothing to it, unless the server asks for a longer rest.
+    pub(crate) async fn fails_since(
+        &self,
+        mailbox: MailboxId,
+        begun: Option<Timestamp>,
+        failure: Failure,
+        error: String,
+    ) {
+        let _one_by_one = self.failing.lock().await;
         let book: &dyn HealthBook = self.postroom.store();
         let sign = match failure {
             Failure::Suspend => Sign::Suspended { error: error.clone() },
             Failure::RetryAfter(_) | Failure::GiveUp | Failure::Doubt => {
-                let failures = book.health(mailbox).await.map_or(0, |health| health.failures);
+                let health = book.health(mailbox).await.unwrap_or_else(|_| Health::unknown(mailbox));
                 let asked = match failure {
-                    Failure::RetryAfter(asked) => asked.unwrap_or_default(),
-                    _ => Duration::ZERO,
+                    Failure::RetryAfter(asked) => asked,
+                    _ => None,
                 };
-                Sign::Failure { error: error.clone(), wait: rest_after(failures).max(asked) }
+                let now = self.postroom.now();
+                let known = begun.is_some_and(|begun| health.failed_at.is_some_and(|at| at >= begun));
+                let rests = health.next_attempt.map(|next| next.since(now)).unwrap_or_default();
+                if known && (health.suspended || asked.unwrap_or_default() <= rests) {
+                    return;
+                }
+                let seed = random().map(u64::from_be_bytes).unwrap_or_default();
+                Sign::Failure { error: error.clone(), wait: rest(health.failures, asked, seed) }
             }
         };
         self.record(mailbox, &sign).await;
@@ -213,22 +303,15 @@ impl Worker {
     }
 }
 
-/// How long a mailbox rests that failed so many times before.
-fn rest_after(failures: u32) -> Duration {
-    FIRST_REST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_REST)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use postroom_storage::memory::MemoryStore;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_was_paused_past_its_lease_holds_nothing_until_it_renews_or_claims_anew() {
-        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build()).expect("a worker");
+        let worker = Worker::new(Postroom::builder(Arc::new(MemoryStore::new())).build());
         let claimed = Instant::now();
         assert!(worker.holds(claimed));
         tokio::time::advance(worker.lease * 8 / 10).await;
@@ -239,12 +322,5 @@ mod tests {
         assert!(worker.holds(Instant::now()));
         worker.renew_once().await.expect("renewed");
         assert!(worker.holds(claimed));
-    }
-
-    #[test]
-    fn a_failing_mailbox_rests_longer_each_time_and_at_most_a_quarter_of_an_hour() {
-        let rests: Vec<u64> =
-            [0, 1, 2, 7, 8, u32::MAX].into_iter().map(|n| rest_after(n).as_secs()).collect();
-        assert_eq!(rests, [5, 10, 20, 640, 900, 900]);
     }
 }

@@ -20,6 +20,10 @@ pub mod ledger {}
 #[doc = include_str!("../manual/replies.md")]
 pub mod replies {}
 
+/// What can go wrong while mail is sent, and the test behind each row.
+#[doc = include_str!("../manual/faults.md")]
+pub mod faults {}
+
 /// What is promised, and which of it holds today.
 #[doc = include_str!("../manual/promises.md")]
 pub mod promises {}

@@ -133,6 +133,43 @@ fn every_proof_of_a_promise_is_a_file_that_is_there() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// The functions that the page of faults names and that are not in the file before them.
+fn missing_tests(page: &str, source: &dyn Fn(&str) -> String) -> Vec<String> {
+    let mut missing = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let shown = row.split(" | ").nth(2).unwrap_or_default();
+        let mut file = "no file";
+        for span in spans(shown) {
+            let is_function = span.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if span.ends_with(".rs") {
+                file = span;
+            } else if is_function && !occurs(&code(&source(file)), span, true) {
+                missing.push(format!("{file} has no test {span}"));
+            }
+        }
+    }
+    missing
+}
+
+#[test]
+fn every_test_of_the_page_of_faults_is_in_the_file_that_it_names() {
+    let page = manual("faults");
+    let named = page.lines().flat_map(spans).filter(|span| span.contains('_')).count();
+    assert!(named > 40, "the tests are not read any more");
+    let missing = missing_tests(&page, &|file| read(file));
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Misses a renamed test if it does not find it here.
+#[test]
+fn a_test_that_the_page_of_faults_names_and_nobody_wrote_is_found() {
+    let page = "| x | y | `a.rs` `is_there` `is_gone`; twin (`SELECT .. LIMIT`): `b.rs` `is_there` | |\n";
+    let source = |file: &str| {
+        if file == "a.rs" { "fn is_there() {} // fn is_gone()".to_owned() } else { String::new() }
+    };
+    assert_eq!(missing_tests(page, &source), ["a.rs has no test is_gone", "b.rs has no test is_there"]);
+}
+
 #[test]
 fn every_link_of_the_readme_and_the_manual_leads_somewhere() {
     let pages = fs::read_dir(repository().join("crates/postroom/manual")).expect("the manual");

@@ -16,6 +16,8 @@
 //! ```
 
 mod bodies;
+mod budgets;
+mod desk;
 mod events;
 mod fixture;
 mod ledger;
@@ -136,6 +138,19 @@ macro_rules! conformance_tests {
             a_mail_shows_the_least_finished_of_its_recipients
             the_queue_survives_a_reopening
         );
+        $crate::conformance_tests!(@$mode $with; budgets:
+            no_minute_sees_more_messages_than_the_limit
+            a_day_in_utc_sees_no_more_recipients_than_the_limit
+            workers_share_one_budget
+            an_outbox_out_of_budget_is_due_when_it_has_some_again
+            what_was_not_sent_is_given_back
+            what_was_sent_or_has_an_unknown_end_is_not_given_back
+            a_raised_limit_counts_at_once_and_an_outbox_without_one_has_nothing_to_show
+            a_mail_that_no_day_allows_is_claimed_and_takes_nothing
+            a_budget_survives_a_reopening
+            one_worker_tries_a_mailbox_that_failed
+            a_probe_that_nobody_ends_is_over_in_time
+        );
         $crate::conformance_tests!(@$mode $with; ledger:
             a_place_is_first_then_known_and_another_epoch_is_renumbered
             the_frontier_never_goes_back
@@ -173,6 +188,13 @@ macro_rules! conformance_tests {
             received_mail_has_events_and_what_a_baseline_leaves_out_has_none
             a_mailbox_is_an_event_when_it_takes_a_turn
             the_numbers_go_on_after_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; desk:
+            a_rerouted_mail_goes_by_its_new_outbox_with_its_new_content
+            a_mail_that_a_server_has_or_may_have_is_not_rerouted
+            what_waits_or_failed_is_rerouted_in_the_state_that_it_is_in
+            a_reroute_by_what_has_changed_is_refused
+            a_rerouted_mail_keeps_the_null_path
         );
         $crate::conformance_tests!(@$mode $with; bodies:
             staged_pieces_come_back_in_any_order

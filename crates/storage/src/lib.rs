@@ -1,7 +1,7 @@
 //! The ports of postroom to its rows, and their adapters.
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
-//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Bodies`];
+//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Bodies`];
 //!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
@@ -52,6 +52,7 @@
 
 pub mod audit;
 mod bodies;
+mod budgets;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -67,6 +68,7 @@ pub mod sql;
 pub mod transition;
 
 pub use bodies::*;
+pub use budgets::*;
 pub use clock::*;
 pub use error::{Error, ErrorKind, Result};
 pub use events::*;
@@ -95,6 +97,7 @@ pub trait Store:
     + QueueIntake
     + QueueWork
     + QueueDesk
+    + Budgets
     + LedgerIntake
     + LedgerWork
     + LedgerDesk
@@ -114,6 +117,7 @@ impl<T> Store for T where
         + QueueIntake
         + QueueWork
         + QueueDesk
+        + Budgets
         + LedgerIntake
         + LedgerWork
         + LedgerDesk

@@ -7,8 +7,8 @@ use postroom_core::id::{
     Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey, WorkerId,
 };
 use postroom_core::message::OnDoubt;
-use postroom_core::queue::{Event, Prepared, Recipient, State};
-use postroom_core::resolve::Reason;
+use postroom_core::queue::{Basis, Event, Prepared, Recipient, State};
+use postroom_core::resolve::{Reason, Resolution};
 use postroom_core::time::Timestamp;
 use serde::Serialize;
 
@@ -132,6 +132,19 @@ pub struct Settlement {
     pub attempt: Attempt,
 }
 
+impl Settlement {
+    /// When the mail took its share of its outbox's budget and for how many recipients, if that is given back: the attempt does not
+    /// count, and nobody accepted, refused or doubted it.
+    #[must_use]
+    pub fn unsent(&self, settled: Settled) -> Option<(Timestamp, u64)> {
+        let unsent =
+            |result: &RecipientResult| matches!(result.event, Event::Release | Event::Defer | Event::Hold);
+        let recipients = u64::try_from(self.results.len()).unwrap_or(u64::MAX);
+        (settled == Settled::Applied && self.attempt == Attempt::Free && self.results.iter().all(unsent))
+            .then(|| (self.claim.made_at(), recipients))
+    }
+}
+
 /// Whether an attempt is spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "it is spent or it is not")]
@@ -172,7 +185,7 @@ pub struct Sweep {
 pub trait QueueWork: Send + Sync {
     /// The outboxes that have a due mail, at most `limit`, the one that waits longest first: since a mail of it is due, or since it
     /// was served. Left out are outboxes
-    /// that are not active, paused, suspended, or not to be tried yet, and mails of paused contracts.
+    /// that are not active, paused, suspended, not to be tried yet, or out of budget, and mails of paused contracts.
     async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>>;
 
     /// Claims at most `limit` due mails of an outbox, all their queued recipients together, until `until`. By priority; within a
@@ -180,6 +193,13 @@ pub trait QueueWork: Send + Sync {
     /// served); within a contract by due time, then by id. Its cost grows neither with the depth of a backlog nor with the number
     /// of contracts that have nothing due. A row is claimed by one worker at most. What [`Self::due_outboxes`] leaves out is not
     /// claimed either.
+    ///
+    /// Each mail is taken out of its outbox's budget in the same transaction ([`postroom_core::budget`]): of the limits per minute
+    /// and per day, whoever claims. What does not fit is not claimed, nor is anything behind it, and the outbox is not due until it
+    /// fits. A settlement that says that the mail was not sent gives it back ([`Settlement::unsent`]); what a worker had that died
+    /// is lost. A mail that has more recipients than a whole day allows takes nothing; it is the caller's to hold it.
+    ///
+    /// An outbox that failed is claimed by the worker that tries it ([`crate::HealthBook::probe`]), also while it rests.
     ///
     /// Attempts that ended with a dead worker count, so `attempt` can be beyond what the caller grants: such a mail is
     /// settled as dead before it is touched.
@@ -208,7 +228,7 @@ pub trait QueueWork: Send + Sync {
     async fn expire(&self, now: Timestamp) -> Result<Sweep>;
 
     /// The earliest time after `now` at which a mail may become due, a lease or a mail runs out, or an outbox may be tried
-    /// again; none when nothing waits.
+    /// again or has budget again; none when nothing waits.
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>>;
 
     /// How many claims of any worker are open (unsettled, also when their lease ran out).
@@ -302,6 +322,8 @@ pub struct QueueRecord {
     pub recipients: Vec<RecipientState>,
     /// The timeline, in order.
     pub timeline: Vec<TimelineEntry>,
+    /// Whether it was submitted as raw bytes.
+    pub raw: bool,
     /// The content; none once retention removed it.
     #[serde(skip)]
     pub body: Option<BodyId>,
@@ -324,6 +346,24 @@ pub struct QueueQuery {
     pub limit: Option<u32>,
 }
 
+/// Another outbox for a mail: what was decided, and what it was decided by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct Rerouting {
+    /// The mail.
+    pub id: QueueId,
+    /// The outbox that was to send it.
+    pub from: MailboxId,
+    /// The content that was rewritten.
+    pub rewritten: BodyId,
+    /// The new outbox and sender, with the reasons.
+    pub resolution: Resolution,
+    /// What the decision was made by.
+    pub basis: Basis,
+    /// The new return path of a mail that has one; one with the null path keeps that.
+    pub return_path: Address,
+}
+
 /// What people do with the queue.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -336,10 +376,26 @@ pub trait QueueDesk: Send + Sync {
 
     /// Applies a person's decision to every recipient whose state has that way: retry, cancel, hold, unhold, accept or
     /// refuse what is in doubt. A claimed mail is left alone. Due at once when it is queued again; a retry counts
-    /// attempts anew, and gives a mail whose time ran out as much time again.
+    /// attempts anew, and gives a mail whose time ran out as much time again. A mail whose content retention removed is
+    /// not sent again.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotPossible`] when no recipient has that way, a worker has the mail, or the event is no
-    /// person's; [`crate::ErrorKind::NotFound`].
+    /// [`crate::ErrorKind::NotPossible`] when no recipient has that way, a worker has the mail, its content is gone, or the
+    /// event is no person's; [`crate::ErrorKind::NotFound`].
     async fn decide(&self, now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> Result<()>;
+
+    /// Gives a mail another outbox, sender and return path, with its rewritten `content` in place of the old one, which goes.
+    /// No state changes; the timeline tells who did it, and both outboxes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] while a recipient is claimed, crossing, in doubt, accepted or bounced, or for a raw
+    /// mail; [`crate::ErrorKind::Conflict`] when outbox or content are not those that were read;
+    /// [`crate::ErrorKind::StaleDecision`] when the links are not; [`crate::ErrorKind::NotFound`].
+    async fn reroute(
+        &self,
+        now: Timestamp,
+        actor: &Actor,
+        rerouting: &Rerouting,
+        content: Bytes,
+    ) -> Result<()>;
 }

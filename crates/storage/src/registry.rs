@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postroom_core::contract::Contract;
-use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey};
+use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey, WorkerId};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_core::step::Step;
 use postroom_core::time::Timestamp;
@@ -333,6 +333,17 @@ pub trait HealthBook: Send + Sync {
     /// Records how a try ended. Success after success need not be written more than once a minute. A mailbox that is gone
     /// has no health to record: nothing happens. A turn to the worse or the better is an event, see [`crate::Events`].
     async fn record(&self, now: Timestamp, mailbox: MailboxId, sign: &Sign) -> Result<()>;
+
+    /// Gives a worker the right to try a mailbox, at `now`: always where nothing has failed. Where the last try failed and its rest
+    /// is over, one worker alone has it, and for all others the rest lasts until `until`, or until it is recorded how the try
+    /// ended. A suspended mailbox is tried by nobody.
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool>;
 
     /// Forgets failures and suspension: a person mended it, or its settings changed.
     async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()>;

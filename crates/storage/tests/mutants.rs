@@ -32,6 +32,10 @@ enum Fault {
     ClaimsTwice,
     /// Claims go by due time and id alone.
     ServesInOrder,
+    /// Everybody tries what has failed.
+    AllProbe,
+    /// What was not sent stays taken out of the budget.
+    KeepsBudget,
     /// A mark does not look at the lease.
     MarksDeadClaims,
     /// A settlement goes by the row alone, whoever sends it.
@@ -145,6 +149,21 @@ through! { HealthBook:
     fn all_health() -> Vec<Health>;
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
     fn clear(now: Timestamp, mailbox: MailboxId) -> ();
+    ;
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool> {
+        let probes = self.inner.probe(now, mailbox, worker, until).await?;
+        Ok(probes || self.is(Fault::AllProbe))
+    }
+}
+
+through! { Budgets:
+    fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
 }
 
 through! { Audit:
@@ -238,6 +257,8 @@ through! { QueueWork:
         for settlement in settlements.iter_mut().filter(|_| self.is(Fault::SettlesWithoutFence)) {
             settlement.claim = self.last_claim(settlement.id).unwrap_or(settlement.claim);
         }
+        let budget = settlements.iter_mut().filter(|_| self.is(Fault::KeepsBudget));
+        budget.for_each(|settlement| settlement.attempt = Attempt::Spent);
         self.inner.settle(now, &settlements).await
     }
 
@@ -256,6 +277,7 @@ through! { QueueDesk:
     fn list(query: &QueueQuery) -> Vec<QueueItem>;
     fn show(id: QueueId) -> Option<QueueRecord>;
     fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
+    fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
 }
 
 through! { LedgerIntake:
@@ -315,6 +337,8 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::ClaimsTwice, "queue::workers_claim_disjoint_rows_and_each_row_once"),
         (Fault::ServesInOrder, "queue::contracts_take_turns_whatever_their_backlogs"),
         (Fault::ServesInOrder, "queue::a_contract_that_comes_later_waits_for_one_turn_of_each_other"),
+        (Fault::AllProbe, "budgets::one_worker_tries_a_mailbox_that_failed"),
+        (Fault::KeepsBudget, "budgets::what_was_not_sent_is_given_back"),
         (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
         (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
         (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),

@@ -1,4 +1,4 @@
-//! Where the SMTP side was told to break off, fall silent or slow down, and how often. The session asks and does it; what is a
+//! Where the SMTP side was told to break off, fall silent, slow down or say something else, and how often. The session asks and does it; what is a
 //! proper reply that refuses is in `refusal`.
 
 use std::time::Duration;
@@ -50,11 +50,15 @@ pub(crate) enum Moment {
     After,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Close,
     Stall,
     Drip(Duration),
+    Split(Duration),
+    Twice,
+    Late,
+    Instead(u16, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +119,32 @@ impl Fault {
         Self::at(step, Moment::Reply, Action::Drip(pause))
     }
 
+    /// The reply of this step comes in two pieces, broken in the middle of its code, with this pause between them.
+    #[must_use]
+    pub fn split(step: Step, pause: Duration) -> Self {
+        Self::at(step, Moment::Reply, Action::Split(pause))
+    }
+
+    /// The reply of this step is said twice, in one piece: from then on each reply is one place behind.
+    #[must_use]
+    pub fn twice(step: Step) -> Self {
+        Self::at(step, Moment::Reply, Action::Twice)
+    }
+
+    /// The reply of this step comes behind the next one that the server gives, in one piece with it. A client that waits for
+    /// it waits for ever: only one that pipelines gets replies in the wrong order.
+    #[must_use]
+    pub fn late(step: Step) -> Self {
+        Self::at(step, Moment::Reply, Action::Late)
+    }
+
+    /// This reply comes in place of the step's own. The step has had its effect and the session goes on as if nothing was:
+    /// a mail that is refused so was taken and recorded.
+    #[must_use]
+    pub fn instead(step: Step, code: u16, text: &str) -> Self {
+        Self::at(step, Moment::Reply, Action::Instead(code, text.to_owned()))
+    }
+
     /// The mail is taken and recorded, and the connection ends instead of the reply that says so (RFC 1047).
     #[must_use]
     pub fn lost_reply() -> Self {
@@ -151,7 +181,7 @@ impl Faults {
     /// What is to be done at this moment; uses up one of a limited number.
     pub(crate) fn take(&mut self, step: Step, moment: Moment) -> Option<Action> {
         self.first(|kind| match kind {
-            Kind::At(at, when, action) if (*at, *when) == (step, moment) => Some(*action),
+            Kind::At(at, when, action) if (*at, *when) == (step, moment) => Some(action.clone()),
             _ => None,
         })
     }

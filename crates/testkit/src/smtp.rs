@@ -34,11 +34,13 @@ struct Smtp {
     envelope: Option<Envelope>,
     /// What the next reply belongs to, where a fault can be.
     step: Option<Step>,
+    /// A reply that comes behind the next one.
+    late: String,
 }
 
 /// Serves one connection until either side ends it.
 pub(crate) async fn serve(connection: Connection) -> io::Result<()> {
-    let mut smtp = Smtp { connection, greeted: false, envelope: None, step: None };
+    let mut smtp = Smtp { connection, greeted: false, envelope: None, step: None, late: String::new() };
     smtp.connection.wire.end_lines_at(smtp.connection.shared.settings.smtp_line_end);
     if smtp.is_turned_away() {
         return smtp.say(Reply::new(421, "4.7.0 Too many connections")).await;
@@ -71,19 +73,35 @@ pub(crate) async fn serve(connection: Connection) -> io::Result<()> {
 impl Smtp {
     /// The one place where replies are written.
     async fn say(&mut self, reply: Reply) -> io::Result<()> {
-        let (text, wire) = (reply.to_string(), &mut self.connection.wire);
-        let Some(step) = self.step.take() else { return wire.write(text.as_bytes()).await };
-        match self.fault(step, Moment::Reply) {
+        let step = self.step.take();
+        let fault = step.and_then(|step| self.fault(step, Moment::Reply));
+        let mut text = match &fault {
+            Some(Action::Instead(code, words)) => Reply::new(*code, words.as_str()).to_string(),
+            Some(Action::Twice) => reply.to_string().repeat(2),
+            _ => reply.to_string(),
+        };
+        if fault != Some(Action::Late) {
+            text.push_str(&std::mem::take(&mut self.late));
+        }
+        let wire = &mut self.connection.wire;
+        match fault {
             Some(Action::Drip(pause)) => {
                 for byte in text.as_bytes() {
-                    self.connection.wire.write(&[*byte]).await?;
+                    wire.write(&[*byte]).await?;
                     tokio::time::sleep(pause).await;
                 }
             }
-            Some(action) => return self.fail(action).await,
-            None => self.connection.wire.write(text.as_bytes()).await?,
+            Some(Action::Split(pause)) => {
+                let (code, rest) = text.as_bytes().split_at(2);
+                wire.write(code).await?;
+                tokio::time::sleep(pause).await;
+                wire.write(rest).await?;
+            }
+            Some(Action::Late) => self.late.push_str(&text),
+            Some(action @ (Action::Close | Action::Stall)) => return self.fail(action).await,
+            Some(Action::Instead(..) | Action::Twice) | None => wire.write(text.as_bytes()).await?,
         }
-        match self.fault(step, Moment::After) {
+        match step.and_then(|step| self.fault(step, Moment::After)) {
             Some(action) => self.fail(action).await,
             None => Ok(()),
         }

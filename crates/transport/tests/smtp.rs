@@ -15,5 +15,7 @@ mod envelopes;
 mod final_dot;
 #[path = "smtp/next_envelope.rs"]
 mod next_envelope;
+#[path = "smtp/pooling.rs"]
+mod pooling;
 #[path = "smtp/secrets.rs"]
 mod secrets;

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// How many mails go the whole way, in each round of `deliver`.
     #[arg(long, default_value_t = 5000)]
     mails: u32,
-    /// What `deliver` is asked beyond that, as its program takes it (`-- --help` shows it).
+    /// What `deliver` and `isolation` are asked beyond that, as their programs take it (`-- --help` shows it).
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -44,17 +44,27 @@ enum Benchmark {
     Send,
     /// The whole way, durably: from the first submission to the last settlement, on each store, beside Postfix as a local relay.
     Deliver,
+    /// How long mail of one outbox takes while another one hangs or holds a backlog.
+    Isolation,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
-    if !Path::new(SINK).exists() {
+    let needs_sink = !matches!(options.what, Benchmark::Isolation);
+    if needs_sink && !Path::new(SINK).exists() {
         println!("skipped: {SINK} is not there; it comes with the Debian package postfix");
         return Ok(ExitCode::SUCCESS);
     }
     match options.what {
         Benchmark::Send => send(options),
         Benchmark::Deliver => deliver(options),
+        Benchmark::Isolation => isolation(options),
     }
+}
+
+/// Its servers are its own: they hang.
+fn isolation(options: &Options) -> Outcome<ExitCode> {
+    let mut command = Command::new(benchmark("isolation")?);
+    finished(command.arg(format!("--rounds={}", options.rounds)).args(&options.rest))
 }
 
 fn send(options: &Options) -> Outcome<ExitCode> {

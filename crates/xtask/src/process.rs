@@ -195,6 +195,15 @@ pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
+/// Whether we may mount file systems: root may not in many containers (capabilities(7), CAP_SYS_ADMIN).
+pub(crate) fn may_mount() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    effective.is_some_and(|effective| effective & CAP_SYS_ADMIN != 0)
+}
+
 /// The user that servers run under: ourselves, or `nobody` if we are root.
 pub(crate) fn unprivileged() -> Outcome<User> {
     let user = if is_root() { User::from_name("nobody") } else { User::from_uid(geteuid()) };

@@ -42,6 +42,11 @@ impl<'a> Fields<'a> {
         Self { rest: bytes, ended: false }
     }
 
+    /// How many bytes are not read yet.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// What follows the header, once every field was read.
     pub(super) fn body(mut self) -> &'a [u8] {
         while self.next().is_some() {}

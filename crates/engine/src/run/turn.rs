@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postroom_core::id::MailboxId;
+use postroom_core::governor::may_open;
+use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_core::time::Timestamp;
 use postroom_storage::{HealthBook, LedgerWork, MailboxQuery, Mailboxes, QueueWork};
@@ -17,20 +17,27 @@ use crate::dispatch::dispatch;
 use crate::error::Result;
 use crate::fetch::{Round, fetch};
 use crate::handle::handle;
+use crate::lanes::Signs;
 use crate::maintain::maintain;
 use crate::sent_copy::copy;
-use crate::worker::Worker;
+use crate::worker::{Noun, Worker};
 
 use super::work::Work;
 
 /// How many outboxes with due mail are looked at in one turn, and how many mails are handed over at once.
 const TURN: u32 = 64;
 
+/// For how long one worker tries an outbox that failed, before another may.
+const PROBE: Duration = Duration::from_secs(120);
+
+/// An outbox's only connection gives way to an outbox that has none after so long.
+const SLICE: Duration = Duration::from_secs(5);
+
 /// A task of the worker.
 #[derive(Debug)]
 enum Task {
-    /// One connection of an outbox, and whether it has no mail in hand: no further one is opened beside such.
-    Lane(MailboxId, Arc<AtomicBool>),
+    /// One connection of an outbox.
+    Lane(MailboxId, Arc<Signs>),
     /// One round over an inbox.
     Round(MailboxId),
     /// One call of the handler.
@@ -45,6 +52,25 @@ enum Task {
 pub(super) enum Done {
     Nothing,
     Round(Round),
+}
+
+/// Has lanes end when their mail is finished, for so many outboxes that have none: first of the outboxes that have most, then the
+/// only ones of outboxes that had theirs for long.
+fn give_way(lanes: &HashMap<MailboxId, Vec<Arc<Signs>>>, without: usize) {
+    let ending = lanes.values().flatten().filter(|signs| signs.was_told(SLICE)).count();
+    for _ in ending..without {
+        let staying = lanes.values().map(|own| own.iter().filter(|signs| !signs.is_ending()).collect());
+        let most = staying.max_by_key(|own: &Vec<&Arc<Signs>>| {
+            let oldest = own.iter().map(|signs| signs.begun().elapsed()).max();
+            (own.len(), oldest)
+        });
+        let Some(own) = most else { return };
+        let Some(oldest) = own.iter().max_by_key(|signs| signs.begun().elapsed()) else { return };
+        if own.len() < 2 && oldest.begun().elapsed() < SLICE {
+            return;
+        }
+        oldest.end();
+    }
 }
 
 pub(super) struct Turn {
@@ -88,12 +114,15 @@ impl Turn {
         }
     }
 
-    /// The lanes of an outbox: whether each has no mail in hand.
-    fn lanes(&self, outbox: MailboxId) -> impl Iterator<Item = bool> {
-        self.running.values().filter_map(move |task| match task {
-            Task::Lane(of, hungry) if *of == outbox => Some(hungry.load(Ordering::SeqCst)),
-            _ => None,
-        })
+    /// The lanes of each outbox that has some.
+    fn lanes(&self) -> HashMap<MailboxId, Vec<Arc<Signs>>> {
+        let mut lanes: HashMap<MailboxId, Vec<Arc<Signs>>> = HashMap::new();
+        for task in self.running.values() {
+            if let Task::Lane(outbox, signs) = task {
+                lanes.entry(*outbox).or_default().push(Arc::clone(signs));
+            }
+        }
+        lanes
     }
 
     /// Takes note of a task that ended. A panic ended that task alone.
@@ -121,6 +150,9 @@ impl Turn {
     pub(super) async fn begin_what_is_due(&mut self) -> Result<bool> {
         let mut begun = 0;
         begun += self.begin_copies();
+        if self.worker.store_rests().is_some() {
+            return Ok(false);
+        }
         if self.work.send {
             begun += self.begin_lanes().await?;
         }
@@ -156,32 +188,58 @@ impl Turn {
         begun
     }
 
-    /// One more lane for each outbox that has due mail, a free connection, and no lane that is about to take it.
+    /// One more lane for each outbox that has due mail, a free connection, and no lane that is about to take it. Outboxes that
+    /// have none come first; where none is free, another outbox gives one up.
     async fn begin_lanes(&mut self) -> Result<usize> {
         if self.worker.postroom.ports.outgoing.is_none() {
             return Ok(0);
         }
+        let mut lanes = self.lanes();
+        let of = |lanes: &HashMap<MailboxId, Vec<Arc<Signs>>>, id| lanes.get(&id).map_or(0, Vec::len);
         let queue: &dyn QueueWork = self.store();
-        let due = queue.due_outboxes(self.worker.postroom.now(), TURN).await?;
-        let mut lanes = self.running.values().filter(|task| matches!(task, Task::Lane(..))).count();
-        let mut begun = 0;
+        // Those that are busy are due as well, and must not hide others.
+        let limit = TURN.saturating_add(u32::try_from(lanes.len()).unwrap_or(u32::MAX));
+        let mut due = queue.due_outboxes(self.worker.postroom.now(), limit).await?;
+        due.sort_by_key(|id| of(&lanes, *id));
+        let all = self.worker.postroom.ports.options.connections;
+        let mut free = all.saturating_sub(lanes.values().map(Vec::len).sum());
+        let (mut begun, mut without) = (0, 0);
         for id in due {
-            let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
-            let most = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
-            let full = self.lanes(id).count() >= usize::try_from(most).unwrap_or(usize::MAX);
-            let hungry = self.lanes(id).any(|hungry| hungry);
-            if full || hungry || lanes >= self.worker.postroom.ports.options.connections {
+            let own = of(&lanes, id);
+            if own == 0 && free == 0 {
+                without += 1;
                 continue;
             }
-            let (worker, hungry) = (Arc::clone(&self.worker), Arc::new(AtomicBool::new(true)));
-            self.spawn(Task::Lane(id, Arc::clone(&hungry)), async move {
-                dispatch(worker, mailbox, hungry).await;
+            if lanes.get(&id).is_some_and(|own| own.iter().any(|signs| signs.is_hungry())) {
+                continue;
+            }
+            let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
+            let registered = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
+            let most = usize::try_from(self.worker.lanes.most(id, registered)).unwrap_or(usize::MAX);
+            if !may_open(own, most, free) {
+                continue;
+            }
+            let (holder, signs) = (self.worker.hold(Noun::Queue)?, Signs::new());
+            if !self.may_probe(id, holder.id).await? {
+                continue;
+            }
+            lanes.entry(id).or_default().push(Arc::clone(&signs));
+            self.spawn(Task::Lane(id, Arc::clone(&signs)), async move {
+                dispatch(holder, mailbox, signs).await;
                 Done::Nothing
             });
-            lanes += 1;
+            free = free.saturating_sub(1);
             begun += 1;
         }
+        give_way(&lanes, without);
         Ok(begun)
+    }
+
+    /// Whether a lane that claims under this name may try an outbox: where the last try failed, one lane of one worker may.
+    async fn may_probe(&self, outbox: MailboxId, name: WorkerId) -> Result<bool> {
+        let book: &dyn HealthBook = self.store();
+        let now = self.worker.postroom.now();
+        Ok(book.probe(now, outbox, name, now + PROBE).await?)
     }
 
     /// One round for each inbox whose time has come.
@@ -251,12 +309,14 @@ impl Turn {
         }
         let ledger: &dyn LedgerWork = self.store();
         let now = self.worker.postroom.now();
-        let claimed = ledger.claim(now, free, self.worker.id, self.worker.until(now)).await?;
+        let holder = Arc::new(self.worker.hold(Noun::Ledger)?);
+        let claimed = ledger.claim(now, free, holder.id, self.worker.until(now)).await?;
         let begun = claimed.len();
         for mail in claimed {
-            let worker = Arc::clone(&self.worker);
+            let (worker, holder) = (Arc::clone(&self.worker), Arc::clone(&holder));
             self.spawn(Task::Call, async move {
                 handle(worker, mail).await;
+                drop(holder);
                 Done::Nothing
             });
         }
@@ -281,7 +341,8 @@ impl Turn {
             .map(|next| next.saturating_duration_since(Instant::now()))
             .filter(|wait| !wait.is_zero())
             .min();
-        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5))
+        let rest = self.worker.store_rests().unwrap_or_default();
+        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5)).max(rest)
     }
 
     /// Lets the tasks finish what they have in hand, for so long at most.

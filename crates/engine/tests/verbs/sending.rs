@@ -113,7 +113,10 @@ async fn a_dead_server_rests_longer_each_time_and_its_mail_keeps_its_attempts() 
         rests.push(next.since(house.postroom.now()).as_secs());
         house.clock.set(next);
     }
-    assert_eq!(rests, [5, 10, 20, 40]);
+    // Half of each is by chance.
+    for (rest, most) in rests.iter().zip([5, 10, 20, 40]) {
+        assert!((most / 2..=most).contains(rest), "{rests:?}");
+    }
     assert_eq!(house.show(&mail).await.item.attempts, 0);
     house.outgoing.recover();
     house.work().await;

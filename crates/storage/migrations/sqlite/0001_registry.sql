@@ -111,7 +111,9 @@ CREATE TABLE postroom_health (
     -- Not tried before.
     next_attempt INTEGER,
     -- 1: not tried before a person acts.
-    suspended INTEGER NOT NULL
+    suspended INTEGER NOT NULL,
+    -- The worker that tries it after a failure, until next_attempt; null for nobody.
+    prober BLOB
 ) STRICT;
 
 -- Append-only.

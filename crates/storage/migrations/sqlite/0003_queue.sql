@@ -110,10 +110,17 @@ CREATE TABLE postroom_queue_lane (
     -- Not tried before; a copy of postroom_health.next_attempt.
     retry_at INTEGER,
     -- 1: not active, paused, or suspended.
-    blocked INTEGER NOT NULL
+    blocked INTEGER NOT NULL,
+    -- 1: it has a limit per minute or per day.
+    limited INTEGER NOT NULL,
+    -- The limit that it waits for, and until when; both null while it does not wait.
+    spent_limit TEXT,
+    spent_until INTEGER
 ) STRICT;
 
 CREATE INDEX postroom_queue_lane_due ON postroom_queue_lane (blocked, due_at, retry_at) WHERE due_at IS NOT NULL;
+CREATE INDEX postroom_queue_lane_spent ON postroom_queue_lane (spent_until)
+    WHERE due_at IS NOT NULL AND spent_until IS NOT NULL;
 CREATE INDEX postroom_queue_lane_retry ON postroom_queue_lane (retry_at) WHERE due_at IS NOT NULL AND retry_at IS NOT NULL;
 
 CREATE TABLE postroom_queue_recipient (

@@ -40,12 +40,12 @@ async fn set_up(store: &Arc<dyn Store>) -> MailboxId {
     id
 }
 
-async fn submit(store: &Arc<dyn Store>, mail: &Prepared) -> QueueId {
+pub(super) async fn submit(store: &Arc<dyn Store>, mail: &Prepared) -> QueueId {
     assert_eq!(enqueue(store, mail).await.expect("enqueue"), Enqueued::New(mail.id));
     mail.id
 }
 
-async fn claim_at(
+pub(super) async fn claim_at(
     store: &Arc<dyn Store>,
     seconds: i64,
     outbox: MailboxId,
@@ -56,12 +56,12 @@ async fn claim_at(
     QueueWork::claim(&**store, now, outbox, limit, worker(by), until).await.expect("claim")
 }
 
-async fn claim_one(store: &Arc<dyn Store>, seconds: i64, outbox: MailboxId) -> Claimed {
+pub(super) async fn claim_one(store: &Arc<dyn Store>, seconds: i64, outbox: MailboxId) -> Claimed {
     let mut claimed = claim_at(store, seconds, outbox, 1, 1).await;
     claimed.pop().expect("a mail is due")
 }
 
-async fn mark(store: &Arc<dyn Store>, seconds: i64, id: QueueId, claim: ClaimId) -> bool {
+pub(super) async fn mark(store: &Arc<dyn Store>, seconds: i64, id: QueueId, claim: ClaimId) -> bool {
     let marked = store.mark(at(seconds), &[ClaimMark { id, claim }]).await.expect("mark");
     assert_eq!(marked.len(), 1);
     marked[0]
@@ -76,7 +76,7 @@ fn results(events: &[Event]) -> Vec<RecipientResult> {
     (0..).zip(events).map(result).collect()
 }
 
-fn settlement(claimed: &Claimed, due: i64, events: &[Event]) -> Settlement {
+pub(super) fn settlement(claimed: &Claimed, due: i64, events: &[Event]) -> Settlement {
     Settlement {
         id: claimed.id,
         claim: claimed.claim,
@@ -86,7 +86,7 @@ fn settlement(claimed: &Claimed, due: i64, events: &[Event]) -> Settlement {
     }
 }
 
-async fn settle(store: &Arc<dyn Store>, seconds: i64, settlement: &Settlement) -> Settled {
+pub(super) async fn settle(store: &Arc<dyn Store>, seconds: i64, settlement: &Settlement) -> Settled {
     let settled = store.settle(at(seconds), std::slice::from_ref(settlement)).await.expect("settle");
     assert_eq!(settled.len(), 1);
     settled[0]
@@ -109,7 +109,7 @@ async fn listed(store: &Arc<dyn Store>, query: QueueQuery) -> Vec<QueueId> {
     items.into_iter().map(|item| item.id).collect()
 }
 
-async fn next_due(store: &Arc<dyn Store>, seconds: i64) -> Option<Timestamp> {
+pub(super) async fn next_due(store: &Arc<dyn Store>, seconds: i64) -> Option<Timestamp> {
     QueueWork::next_due(&**store, at(seconds)).await.expect("next_due")
 }
 
@@ -486,7 +486,12 @@ async fn turns(store: &Arc<dyn Store>, seconds: i64, outbox: MailboxId, limits: 
 }
 
 /// Mails of each contract in this order, with numbers from `first` on.
-async fn submit_all(store: &Arc<dyn Store>, first: u32, contracts: &str, change: impl Fn(&mut Prepared)) {
+pub(super) async fn submit_all(
+    store: &Arc<dyn Store>,
+    first: u32,
+    contracts: &str,
+    change: impl Fn(&mut Prepared),
+) {
     for (number, contract) in (first..).zip(contracts.chars()) {
         let mut mail = prepared(store, number, &contract.to_string()).await;
         change(&mut mail);

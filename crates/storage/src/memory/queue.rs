@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::budget::{Limits, Wait};
 use postroom_core::id::{Actor, BodyId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::{Event, Prepared, State};
 use postroom_core::time::Timestamp;
 
 use super::rows::{Line, QueuedMail, Rows, count, page};
 use super::store::MemoryStore;
+use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
     ClaimMark, Claimed, Enqueued, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
-    RecipientState, SentMail, Settled, Settlement, Sweep,
+    RecipientState, Rerouting, SentMail, Settled, Settlement, Sweep,
 };
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
@@ -63,14 +65,14 @@ impl Rows {
     }
 
     /// The mails that a worker may claim now.
-    fn due(&self, now: Timestamp) -> impl Iterator<Item = &QueuedMail> {
-        self.unfinished().filter(move |one| one.row.is_due(now) && self.is_open(now, &one.mail))
+    fn due(&self, now: Timestamp, worker: Option<WorkerId>) -> impl Iterator<Item = &QueuedMail> {
+        self.unfinished().filter(move |one| one.row.is_due(now) && self.is_open(now, &one.mail, worker))
     }
 
     /// The lines that have a mail which may be claimed now.
-    fn ready(&self, now: Timestamp) -> BTreeMap<Line, Ready> {
+    fn ready(&self, now: Timestamp, worker: Option<WorkerId>) -> BTreeMap<Line, Ready> {
         let mut lines: BTreeMap<Line, Ready> = BTreeMap::new();
-        for one in self.due(now) {
+        for one in self.due(now, worker) {
             let (mail, first) = (&one.mail, (one.row.due_at, one.mail.id));
             let line = (mail.resolution.outbox, mail.contract.clone(), mail.priority);
             let (served, turn) = self.served.get(&line).copied().unwrap_or((first.0, 0));
@@ -83,7 +85,7 @@ impl Rows {
         lines
     }
 
-    fn is_open(&self, now: Timestamp, mail: &Prepared) -> bool {
+    fn is_open(&self, now: Timestamp, mail: &Prepared, worker: Option<WorkerId>) -> bool {
         let outbox = mail.resolution.outbox;
         let pauses = |scope: &Scope| match scope {
             Scope::System => true,
@@ -91,10 +93,35 @@ impl Rows {
             Scope::Outbox(id) => *id == outbox,
         };
         let rests = self.health.get(&outbox).is_some_and(|health| {
-            health.suspended || health.next_attempt.is_some_and(|next_attempt| next_attempt > now)
+            let tries = worker.is_some() && self.probers.get(&outbox).copied() == worker;
+            health.suspended || !tries && health.next_attempt.is_some_and(|next_attempt| next_attempt > now)
         });
+        let waits = self.waits(outbox).is_some_and(|wait| wait.until > now);
         let is_active = self.mailboxes.get(&outbox).is_some_and(|mailbox| mailbox.is_active());
-        is_active && !rests && !self.paused.iter().any(pauses)
+        is_active && !rests && !waits && !self.paused.iter().any(pauses)
+    }
+
+    /// Until when an outbox waits for its limits.
+    pub(super) fn waits(&self, outbox: MailboxId) -> Option<Wait> {
+        self.budgets.get(&outbox).and_then(|(_, waits)| *waits)
+    }
+
+    /// The limits of an outbox.
+    pub(super) fn limits(&self, outbox: MailboxId) -> Limits {
+        let mailbox = self.mailboxes.get(&outbox);
+        mailbox.and_then(|mailbox| mailbox.settings.outbox()).map(Limits::of).unwrap_or_default()
+    }
+
+    /// Takes a mail out of its outbox's budget. Gives whether it fits.
+    fn take(&mut self, now: Timestamp, outbox: MailboxId, recipients: u64) -> bool {
+        let limits = self.limits(outbox);
+        if limits.is_empty() {
+            return true;
+        }
+        let (budget, waits) = self.budgets.entry(outbox).or_default();
+        let taken = budget.take(limits, now, recipients);
+        *waits = taken.err().or_else(|| budget.wait(limits, now, 1));
+        taken.is_ok()
     }
 
     /// Changes a mail and keeps what depends on its state.
@@ -109,6 +136,16 @@ impl Rows {
             self.hot.insert(id)
         };
         Some(result)
+    }
+
+    /// What is stored of that by which a decision for `outbox` about a mail was made.
+    fn stored(&self, outbox: MailboxId, mail: &Prepared) -> Stored {
+        Stored {
+            outbox: self.mailboxes.get(&outbox).map(OutboxState::from),
+            contract: self.contracts.get(&mail.contract).map(|contract| contract.revision),
+            step: mail.step.as_ref().and_then(|key| self.steps.get(key)).map(|step| step.revision),
+            standard: self.standard,
+        }
     }
 
     fn check_limits(&self, now: Timestamp, mail: &Prepared) -> Result<()> {
@@ -148,13 +185,7 @@ impl QueueIntake for MemoryStore {
                 }
             };
         }
-        let stored = Stored {
-            outbox: rows.mailboxes.get(&mail.resolution.outbox).map(OutboxState::from),
-            contract: rows.contracts.get(&mail.contract).map(|contract| contract.revision),
-            step: mail.step.as_ref().and_then(|key| rows.steps.get(key)).map(|step| step.revision),
-            standard: rows.standard,
-        };
-        if !stored.upholds(mail) {
+        if !rows.stored(mail.resolution.outbox, mail).upholds(mail) {
             return Err(Error::new(ErrorKind::StaleDecision, STAGE));
         }
         rows.check_limits(now, mail)?;
@@ -193,7 +224,7 @@ impl QueueWork for MemoryStore {
     async fn due_outboxes(&self, now: Timestamp, limit: u32) -> Result<Vec<MailboxId>> {
         let rows = self.rows();
         let mut due: Vec<_> =
-            rows.ready(now).into_iter().map(|(line, ready)| (ready.since, line.0)).collect();
+            rows.ready(now, None).into_iter().map(|(line, ready)| (ready.since, line.0)).collect();
         due.sort_unstable();
         let mut outboxes = Vec::new();
         for (_, outbox) in due {
@@ -216,11 +247,15 @@ impl QueueWork for MemoryStore {
         let mut rows = self.rows();
         let mut claimed = Vec::new();
         for _ in 0..limit {
-            let lines = rows.ready(now).into_iter().filter(|(line, _)| line.0 == outbox);
+            let lines = rows.ready(now, Some(worker)).into_iter().filter(|(line, _)| line.0 == outbox);
             let next = lines.min_by_key(|((_, contract, priority), ready)| {
                 (Reverse(*priority), ready.since, ready.turn, contract.clone())
             });
             let Some((line, Ready { first: (_, id), .. })) = next else { break };
+            let recipients = rows.queue.get(&id).map_or(0, |one| one.row.queued());
+            if !rows.take(now, outbox, recipients) {
+                break;
+            }
             rows.turns += 1;
             let turn = rows.turns;
             rows.served.insert(line, (now, turn));
@@ -271,7 +306,15 @@ impl QueueWork for MemoryStore {
                 one.timeline.extend(entries);
                 settled
             });
-            settled.unwrap_or(Settled::Ignored)
+            let settled = settled.unwrap_or(Settled::Ignored);
+            let outbox = rows.queue.get(&settlement.id).map(|one| one.mail.resolution.outbox);
+            if let Some((at, recipients)) = settlement.unsent(settled)
+                && let Some((budget, waits)) = outbox.and_then(|outbox| rows.budgets.get_mut(&outbox))
+            {
+                budget.give_back(at, recipients);
+                *waits = None;
+            }
+            settled
         };
         Ok(settlements.iter().map(&mut settle).collect())
     }
@@ -303,13 +346,30 @@ impl QueueWork for MemoryStore {
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         let rows = self.rows();
         let waiting = rows.unfinished().filter(|one| one.row.is_waiting());
-        let health = waiting.filter_map(|one| rows.health.get(&one.mail.resolution.outbox));
-        let tried = health.filter_map(|health| health.next_attempt).filter(|at| *at > now);
+        let tried = waiting.flat_map(|one| {
+            let outbox = one.mail.resolution.outbox;
+            let health = rows.health.get(&outbox).and_then(|health| health.next_attempt);
+            [health, rows.waits(outbox).map(|wait| wait.until)].into_iter().flatten()
+        });
+        let tried = tried.filter(|at| *at > now);
         Ok(rows.unfinished().filter_map(|one| one.row.next_due(now)).chain(tried).min())
     }
 
     async fn open_claims(&self) -> Result<u64> {
         Ok(count(self.rows().unfinished().filter(|one| one.row.lease.is_some())))
+    }
+}
+
+#[async_trait]
+impl Budgets for MemoryStore {
+    async fn budget(&self, now: Timestamp, owner: &BudgetOwner) -> Result<BudgetView> {
+        let BudgetOwner::Outbox(outbox) = owner;
+        let rows = self.rows();
+        let budget = rows.budgets.get(outbox).map(|(budget, _)| budget.clone()).unwrap_or_default();
+        Ok(BudgetView {
+            limits: Used::all(rows.limits(*outbox), &budget, now),
+            waits: rows.waits(*outbox).filter(|wait| wait.until > now),
+        })
     }
 }
 
@@ -335,6 +395,7 @@ impl QueueDesk for MemoryStore {
                     .map(|(recipient, row)| RecipientState { recipient: recipient.clone(), state: row.state })
                     .collect(),
                 timeline: one.timeline.clone(),
+                raw: one.mail.raw,
                 body: Some(one.body),
             }
         }))
@@ -347,5 +408,41 @@ impl QueueDesk for MemoryStore {
             Ok(())
         });
         decided.unwrap_or_else(|| Err(Error::new(ErrorKind::NotFound, "decide on a mail")))
+    }
+
+    async fn reroute(
+        &self,
+        now: Timestamp,
+        actor: &Actor,
+        rerouting: &Rerouting,
+        content: Bytes,
+    ) -> Result<()> {
+        const STAGE: &str = "reroute a mail";
+        let (mut rows, to) = (self.rows(), &rerouting.resolution);
+        let one = rows.queue.get(&rerouting.id).ok_or_else(|| Error::new(ErrorKind::NotFound, STAGE))?;
+        let mail = &one.mail;
+        if mail.raw {
+            return Err(Error::new(ErrorKind::NotPossible { state: "raw" }, STAGE));
+        }
+        let detail = to.told_of_reroute(rerouting.from, &mail.resolution.sender.to_string());
+        let entry = one.row.reroute(now, actor, detail)?;
+        if (mail.resolution.outbox, one.body) != (rerouting.from, rerouting.rewritten) {
+            return Err(Error::new(ErrorKind::Conflict, STAGE));
+        }
+        if !rows.stored(to.outbox, mail).upholds_decision(to, &rerouting.basis, mail.step.as_ref()) {
+            return Err(Error::new(ErrorKind::StaleDecision, STAGE));
+        }
+        // Only its uniqueness counts: a claim's number serves.
+        let body = BodyId::from_uuid(rows.next_claim(now).uuid());
+        let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        rows.bodies.remove(&rerouting.rewritten);
+        rows.add_body(now, body, &content);
+        rows.change(rerouting.id, |one| {
+            (one.body, one.size) = (body, size);
+            one.mail.resolution = to.clone();
+            one.mail.return_path = one.mail.return_path.take().map(|_| rerouting.return_path.clone());
+            one.timeline.push(entry);
+        });
+        Ok(())
     }
 }

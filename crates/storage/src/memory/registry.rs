@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use postroom_core::contract::Contract;
-use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey};
+use postroom_core::id::{Actor, ContractId, EventNumber, MailboxId, Revision, StepKey, WorkerId};
 use postroom_core::mailbox::{Kind, Mailbox};
 use postroom_core::step::{Step, StepOutbox};
 use postroom_core::time::Timestamp;
@@ -173,6 +173,10 @@ impl Mailboxes for MemoryStore {
             return Err(Error::new(ErrorKind::Conflict, STAGE));
         }
         rows.has_all(companion(&mailbox.settings).into_iter(), STAGE)?;
+        // The next claim finds out whether the new limits leave something.
+        if let Some((_, waits)) = rows.budgets.get_mut(&mailbox.id) {
+            *waits = None;
+        }
         Ok(rows.rewrite(change, mailbox.clone(), secret))
     }
 
@@ -247,6 +251,9 @@ impl Mailboxes for MemoryStore {
         let secret = rows.secrets.remove(&id).map_or(SecretWrite::Keep, |_| SecretWrite::Clear);
         rows.mailboxes.remove(&id);
         rows.health.remove(&id);
+        rows.probers.remove(&id);
+        rows.budgets.remove(&id);
+        rows.served.retain(|line, _| line.0 != id);
         rows.paused.remove(&Scope::Outbox(id));
         let changes = audit::mailbox_changes(Some(&mailbox), None, &secret);
         rows.write_audit(change, audit::mailbox_subject(id), "remove", changes);
@@ -356,12 +363,34 @@ impl HealthBook for MemoryStore {
             let after = health_after(before.clone(), now, sign);
             rows.publish_health(now, &before, &after);
             rows.health.insert(mailbox, after);
+            rows.probers.remove(&mailbox);
         }
         Ok(())
     }
 
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool> {
+        let mut rows = self.rows();
+        let Some(health) = rows.health.get_mut(&mailbox) else { return Ok(true) };
+        if health.failures == 0 && !health.suspended {
+            return Ok(true);
+        }
+        if health.suspended || health.next_attempt.is_some_and(|next| next > now) {
+            return Ok(false);
+        }
+        health.next_attempt = Some(until);
+        rows.probers.insert(mailbox, worker);
+        Ok(true)
+    }
+
     async fn clear(&self, now: Timestamp, mailbox: MailboxId) -> Result<()> {
         let mut rows = self.rows();
+        rows.probers.remove(&mailbox);
         if let Some(before) = rows.health.get(&mailbox).cloned() {
             let after = health_cleared(&before);
             rows.publish_health(now, &before, &after);

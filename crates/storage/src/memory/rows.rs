@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use postroom_core::budget::{Budget, Wait};
 use postroom_core::contract::Contract;
 use postroom_core::id::{
-    BodyId, ClaimId, ContractId, EventNumber, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey,
+    BodyId, ClaimId, ContractId, EventNumber, IdempotencyKey, LedgerId, MailboxId, QueueId, StepKey, WorkerId,
 };
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::mailbox::Mailbox;
@@ -42,6 +43,10 @@ pub(super) struct Rows {
     /// When a line was served last, and in which turn.
     pub(super) served: BTreeMap<Line, (Timestamp, u64)>,
     pub(super) turns: u64,
+    /// What outboxes took of their limits, and until when they wait.
+    pub(super) budgets: BTreeMap<MailboxId, (Budget, Option<Wait>)>,
+    /// The worker that tries a mailbox which failed.
+    pub(super) probers: BTreeMap<MailboxId, WorkerId>,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,

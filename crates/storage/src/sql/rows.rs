@@ -66,6 +66,11 @@ pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+/// The day of a tally: days since 1970-01-01, in UTC.
+pub(super) fn day(now: Timestamp) -> i64 {
+    now.as_secs().div_euclid(24 * 60 * 60)
+}
+
 /// The greatest page that a query asks for; none for all.
 pub(super) fn page(limit: Option<u32>) -> i64 {
     limit.map_or(i64::MAX, i64::from)

@@ -81,6 +81,13 @@ impl QueueRow {
         self.lease.is_none() && self.recipients.iter().any(|one| one.state == State::Queued)
     }
 
+    /// How many recipients wait for a worker.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        let queued = self.recipients.iter().filter(|one| one.state == State::Queued);
+        u64::try_from(queued.count()).unwrap_or(u64::MAX)
+    }
+
     /// Whether a worker may claim it at `now`, as far as the mail itself is concerned.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
@@ -261,6 +268,26 @@ impl QueueRow {
             }
         }
         Ok(log)
+    }
+}
+
+impl QueueRow {
+    /// Tells that another outbox sends it. No state changes: what the new outbox takes over is what no server had.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotPossible`] with the first state that says that a server has it or may have it.
+    pub fn reroute(&self, now: Timestamp, actor: &Actor, detail: String) -> Result<TimelineEntry> {
+        let is_bound = |state: &State| {
+            matches!(
+                state,
+                State::Claimed | State::Crossing | State::InDoubt | State::Accepted | State::Bounced
+            )
+        };
+        if let Some(state) = self.recipients.iter().map(|one| one.state).find(is_bound) {
+            return Err(Error::new(ErrorKind::NotPossible { state: state.word() }, "reroute a mail"));
+        }
+        let actor = Some(actor.clone());
+        Ok(TimelineEntry { detail, actor, ..entry(now, None, "reroute", None) })
     }
 }
 

@@ -2,10 +2,10 @@
 //! still stands.
 
 use postroom_core::contract::{Contract, ContractOutbox};
-use postroom_core::id::{MailboxId, Revision};
+use postroom_core::id::{MailboxId, Revision, StepKey};
 use postroom_core::mailbox::{Kind, Mailbox, MailboxDraft, MailboxSettings, SettingsDraft, Status};
-use postroom_core::queue::Prepared;
-use postroom_core::resolve::Reason;
+use postroom_core::queue::{Basis, Prepared};
+use postroom_core::resolve::{Reason, Resolution};
 use postroom_core::step::{Step, StepOutbox};
 use postroom_core::time::Timestamp;
 
@@ -129,14 +129,19 @@ impl Stored {
     /// Whether the mail's decision was made by what is stored, and its outbox is active (or the mail held).
     #[must_use]
     pub fn upholds(&self, mail: &Prepared) -> bool {
+        self.upholds_decision(&mail.resolution, &mail.basis, mail.step.as_ref())
+    }
+
+    /// The same for a decision about a mail of `step`.
+    #[must_use]
+    pub fn upholds_decision(&self, resolution: &Resolution, basis: &Basis, step: Option<&StepKey>) -> bool {
         let by_standard = |reason: &Reason| matches!(reason, Reason::Standard | Reason::Fallback { .. });
-        let (resolution, basis) = (&mail.resolution, &mail.basis);
         self.outbox.is_some_and(|outbox| {
             outbox.revision == basis.outbox
                 && outbox.kind == Kind::Outbox
                 && (resolution.held || outbox.status == Status::Active)
         }) && self.contract == basis.contract
-            && (mail.step.is_none() || self.step == basis.step)
+            && (step.is_none() || self.step == basis.step)
             && (!resolution.reasons.iter().any(by_standard) || self.standard == Some(resolution.outbox))
     }
 }

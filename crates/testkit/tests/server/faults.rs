@@ -127,3 +127,56 @@ async fn connections_beyond_the_limit_are_greeted_with_421_until_one_ends() {
     server.wait_for(crate::client::SOON, ended).await.unwrap();
     assert_eq!(codes(&server).await, WHOLE);
 }
+
+/// The codes of a whole session with a fault at a step.
+async fn with(fault: Fault) -> (Vec<String>, usize) {
+    let server = server().await;
+    server.fault(fault.times(1));
+    let codes = codes(&server).await;
+    (codes, server.accepted_count())
+}
+
+#[tokio::test]
+async fn a_split_reply_is_the_same_reply() {
+    for (step, _) in STEPS {
+        assert_eq!(
+            with(Fault::split(step, Duration::from_millis(5))).await,
+            (WHOLE.map(Into::into).into(), 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_reply_takes_the_place_of_the_steps_own_which_has_had_its_effect() {
+    for (step, at) in STEPS {
+        let mut expected: Vec<String> = WHOLE.map(Into::into).into();
+        expected[at] = "299".to_owned();
+        assert_eq!(with(Fault::instead(step, 299, "something else")).await, (expected, 1), "{step:?}");
+    }
+}
+
+/// The lines that come back for commands in one write, the one of the `fault`'s step being MAIL.
+async fn pipelined(fault: Fault) -> Vec<String> {
+    let server = server().await;
+    let mut client = Client::connect(&server, Protocol::Smtp).await;
+    client.smtp("EHLO host.example").await;
+    server.fault(fault.times(1));
+    client.write(b"MAIL FROM:<rui@host.example>\r\nRCPT TO:<rui@host.example>\r\nDATA\r\n").await;
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| !line.starts_with("354")) {
+        lines.push(client.line().await.chars().take(9).collect());
+    }
+    client.write(b".\r\n").await;
+    lines.push(client.line().await.chars().take(3).collect());
+    lines
+}
+
+#[tokio::test]
+async fn replies_come_twice_or_in_the_wrong_order_when_commands_come_in_one_write() {
+    let whole = ["250 2.1.0", "250 2.1.5", "354 End d", "250"];
+    assert_eq!(pipelined(Fault::split(Step::Mail, Duration::ZERO)).await, whole);
+    let swapped = ["250 2.1.5", "250 2.1.0", "354 End d", "250"];
+    assert_eq!(pipelined(Fault::late(Step::Mail)).await, swapped);
+    let behind = ["250 2.1.5", "250 2.1.5", "354 End d", "250"];
+    assert_eq!(pipelined(Fault::twice(Step::Rcpt)).await[1..], behind[..]);
+}

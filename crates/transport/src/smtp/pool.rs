@@ -47,10 +47,12 @@ impl Pool {
         Permit(self.lock().clearings)
     }
 
-    /// The session of this mailbox and revision that waits the shortest.
+    /// The session of this mailbox and revision that waits the shortest. Those of the mailbox's other revisions are closed: they
+    /// would count with the server beside those that are opened now.
     pub(super) fn take(&self, mailbox: MailboxId, revision: Revision) -> Option<Session> {
         let mut inner = self.lock();
         inner.sweep();
+        inner.parked.retain(|one| one.mailbox != mailbox || one.revision == revision);
         let at = inner.parked.iter().rposition(|one| one.mailbox == mailbox && one.revision == revision)?;
         Some(inner.parked.remove(at).session)
     }

@@ -153,12 +153,7 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     assert_eq!(kind(missing), ErrorKind::Unavailable);
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
-    for sql in [
-        "DROP TABLE postroom_ledger_open",
-        "DROP TABLE postroom_ledger_mail",
-        "DROP TABLE postroom_ledger_place",
-        "DELETE FROM postroom_migration WHERE version = 4",
-    ] {
+    for sql in ["DROP TABLE postroom_budget", "DELETE FROM postroom_migration WHERE version = 5"] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }
     tx.finish(Ok(())).await.unwrap();

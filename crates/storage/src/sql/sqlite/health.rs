@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use postroom_core::id::MailboxId;
+use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
@@ -27,6 +27,9 @@ macro_rules! select {
         )
     };
 }
+
+const PROBE: &str = "UPDATE postroom_health SET prober = ?3, next_attempt = ?4
+    WHERE mailbox = ?1 AND suspended = 0 AND (next_attempt IS NULL OR next_attempt <= ?2)";
 
 fn health(columns: Columns) -> Result<Health> {
     let (mailbox, last_success, failures, last_error, failed_at, next_attempt, suspended) = columns;
@@ -57,7 +60,7 @@ async fn write(tx: &mut SqliteConnection, now: Timestamp, before: &Health, healt
         SELECT id, ?2, ?3, ?4, ?5, ?6, ?7 FROM postroom_mailbox WHERE id = ?1
         ON CONFLICT (mailbox) DO UPDATE SET last_success = excluded.last_success, failures = excluded.failures,
             last_error = excluded.last_error, failed_at = excluded.failed_at,
-            next_attempt = excluded.next_attempt, suspended = excluded.suspended";
+            next_attempt = excluded.next_attempt, suspended = excluded.suspended, prober = NULL";
     sqlx::query(sql)
         .bind(health.mailbox.number())
         .bind(health.last_success.map(Timestamp::as_millis))
@@ -107,6 +110,32 @@ impl HealthBook for SqliteStore {
         let done = async {
             let before = of(&mut tx, mailbox).await?.unwrap_or_else(|| Health::unknown(mailbox));
             write(&mut tx, now, &before, &health_after(before.clone(), now, sign)).await
+        };
+        let done = done.await;
+        tx.finish(done).await
+    }
+
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool> {
+        const STAGE: &str = "try a mailbox that failed";
+        let health = self.health(mailbox).await?;
+        if health.failures == 0 && !health.suspended {
+            return Ok(true);
+        }
+        let mut tx = self.connections.write(STAGE).await?;
+        let done = async {
+            let query = sqlx::query(PROBE).bind(mailbox.number()).bind(now.as_millis());
+            let query = query.bind(worker.uuid()).bind(until.as_millis());
+            let taken = query.execute(&mut *tx).await.map_err(failed(STAGE))?.rows_affected() > 0;
+            if taken {
+                lanes::refresh(&mut tx, [mailbox]).await?;
+            }
+            Ok(taken)
         };
         let done = done.await;
         tx.finish(done).await

@@ -46,7 +46,7 @@ macro_rules! first_ready {
 
 /// One seek for each priority; a lane that stays as it is is not written.
 pub(super) const REFRESH: &str = concat!(
-    "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked)
+    "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked, limited)
     SELECT m.id, nullif(min(",
     first_ready!("0"),
     ", ",
@@ -55,14 +55,17 @@ pub(super) const REFRESH: &str = concat!(
     first_ready!("2"),
     "), 9223372036854775807), h.next_attempt,
         m.status <> 'active' OR coalesce(h.suspended, 0) OR EXISTS (
-            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(m.id AS TEXT))
+            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(m.id AS TEXT)),
+        m.settings ->> 'per_minute' IS NOT NULL OR m.settings ->> 'recipients_per_day' IS NOT NULL
     FROM json_each(?1) j
     JOIN postroom_mailbox m ON m.id = j.value AND m.kind = 'outbox'
     LEFT JOIN postroom_health h ON h.mailbox = m.id
     WHERE true
     ON CONFLICT (outbox) DO UPDATE
-        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked
-        WHERE (due_at, retry_at, blocked) IS NOT (excluded.due_at, excluded.retry_at, excluded.blocked)"
+        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked,
+            limited = excluded.limited
+        WHERE (due_at, retry_at, blocked, limited)
+            IS NOT (excluded.due_at, excluded.retry_at, excluded.blocked, excluded.limited)"
 );
 
 /// Refreshes the lanes of these outboxes; what is no outbox is left out.

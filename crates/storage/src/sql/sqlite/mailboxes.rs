@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::connection::failed;
 use super::store::SqliteStore;
-use super::{audit, lanes, links, switches};
+use super::{audit, budgets, lanes, links, switches};
 use crate::audit::{mailbox_changes, mailbox_subject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Sealed;
@@ -136,6 +136,7 @@ async fn rewrite(
     let changes = mailbox_changes(Some(old), Some(&new), secret);
     audit::write(tx, change, &mailbox_subject(new.id), "save", &changes).await?;
     lanes::refresh(tx, [new.id]).await?;
+    budgets::ask_anew(tx, new.id).await?;
     Ok(new.revision)
 }
 
@@ -242,6 +243,7 @@ async fn remove_in(
         "DELETE FROM postroom_health WHERE mailbox = ?",
         "DELETE FROM postroom_queue_lane WHERE outbox = ?",
         "DELETE FROM postroom_queue_line WHERE outbox = ?",
+        "DELETE FROM postroom_budget WHERE owner = 'outbox/' || ?",
         "DELETE FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(? AS TEXT)",
         "DELETE FROM postroom_mailbox WHERE id = ?",
     ] {

@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(2, "bodies", include_str!("../../../migrations/sqlite/0002_bodies.sql")),
     migration(3, "queue", include_str!("../../../migrations/sqlite/0003_queue.sql")),
     migration(4, "ledger", include_str!("../../../migrations/sqlite/0004_ledger.sql")),
+    migration(5, "budgets", include_str!("../../../migrations/sqlite/0005_budgets.sql")),
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS postroom_migration (

@@ -10,10 +10,9 @@ use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
-use super::intake::day;
 use super::row;
 use crate::error::Result;
-use crate::sql::rows::{hex, new_body_id, rank, shown, to_json};
+use crate::sql::rows::{day, hex, new_body_id, rank, shown, to_json};
 use crate::sql::sqlite::{bodies, lanes};
 use crate::transition::queue::QueueRow;
 

@@ -1,6 +1,7 @@
 //! Dispatchers' work: which outboxes have due mail, claims, marks, settlements, leases.
 
 use async_trait::async_trait;
+use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
 use crate::sql::combine::ClaimOrder;
 use crate::sql::rows::{new_claim, optional, queue_ids, small, text, time, unreadable};
+use crate::sql::sqlite::budgets::{self, Account};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::lanes::{self, Line};
 use crate::sql::sqlite::store::SqliteStore;
@@ -35,6 +37,7 @@ macro_rules! first_mail {
 pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
     "SELECT d.outbox FROM postroom_queue_lane d
     WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
+        AND (d.spent_until IS NULL OR d.spent_until <= ?1)
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
         AND EXISTS (SELECT 1 FROM postroom_queue_line l
             WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= ?1
@@ -61,14 +64,16 @@ macro_rules! due {
 }
 
 pub(in crate::sql::sqlite) const DUE: &str = concat!(
-    "SELECT priority, contract, mail FROM (",
+    "SELECT priority, contract, mail, (SELECT limited FROM postroom_queue_lane WHERE outbox = ?2) FROM (",
     due!("0"),
     " UNION ALL ",
     due!("1"),
     " UNION ALL ",
     due!("2"),
     ") WHERE EXISTS (SELECT 1 FROM postroom_queue_lane
-            WHERE outbox = ?2 AND blocked = 0 AND (retry_at IS NULL OR retry_at <= ?1))
+            WHERE outbox = ?2 AND blocked = 0 AND (spent_until IS NULL OR spent_until <= ?1)
+                AND (retry_at IS NULL OR retry_at <= ?1
+                    OR EXISTS (SELECT 1 FROM postroom_health WHERE mailbox = ?2 AND prober = ?4)))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ORDER BY priority, ready_at, turn, contract LIMIT ?3"
 );
@@ -103,7 +108,10 @@ pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(lease_until) FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until > ?1
     UNION ALL
     SELECT min(retry_at) FROM postroom_queue_lane
-        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1)";
+        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > ?1
+    UNION ALL
+    SELECT min(spent_until) FROM postroom_queue_lane
+        WHERE due_at IS NOT NULL AND spent_until IS NOT NULL AND spent_until > ?1)";
 
 pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
@@ -111,22 +119,38 @@ pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-/// Claims due mails of an outbox: each line of the highest priority has its turn, and another, until there are enough.
+/// What was claimed so far, and what of the outbox's budget is left for more.
+#[derive(Default)]
+struct Claiming {
+    claimed: Vec<Claimed>,
+    account: Option<Account>,
+    /// What the next mail waits for.
+    waits: Option<Wait>,
+}
+
+/// Claims due mails of an outbox, as far as its budget goes: each line of the highest priority has its turn, and another, until
+/// there are enough.
 pub(super) async fn claim_in(
     tx: &mut SqliteConnection,
     now: Timestamp,
     order: ClaimOrder,
 ) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
+    let mut all = Claiming::default();
     let mut left = order.limit;
-    while left > 0 {
-        let turns = turns(tx, now, order.outbox, left).await?;
+    while left > 0 && all.waits.is_none() {
+        let turns = turns(tx, now, order, left, &mut all).await?;
         let taken = u32::try_from(turns.len()).unwrap_or(u32::MAX);
-        take(tx, now, order, turns, &mut claimed).await?;
+        take(tx, now, order, turns, &mut all).await?;
         if taken == 0 {
             break;
         }
         left = left.saturating_sub(taken);
+    }
+    let Claiming { claimed, account, waits } = all;
+    if let Some(account) = account {
+        // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
+        let waits = waits.or_else(|| account.budget.wait(account.limits, now, 1));
+        account.save(tx, waits).await?;
     }
     Ok(claimed)
 }
@@ -135,16 +159,21 @@ pub(super) async fn claim_in(
 async fn turns(
     tx: &mut SqliteConnection,
     now: Timestamp,
-    outbox: MailboxId,
+    ClaimOrder { outbox, worker, .. }: ClaimOrder,
     limit: u32,
+    all: &mut Claiming,
 ) -> Result<Vec<QueueId>> {
     let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(outbox.number()).bind(i64::from(limit));
-    let due: Vec<(i64, String, Uuid)> = due.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
-    let Some((highest, ..)) = due.first() else { return Ok(Vec::new()) };
+    let due = due.bind(worker.uuid()).fetch_all(&mut *tx).await;
+    let due: Vec<(i64, String, Uuid, i64)> = due.map_err(failed(CLAIM))?;
+    let Some((highest, .., limited)) = due.first() else { return Ok(Vec::new()) };
+    if *limited != 0 && all.account.is_none() {
+        all.account = budgets::account(tx, outbox).await?;
+    }
     let lines: Vec<_> = due.iter().take_while(|(rank, ..)| rank == highest).collect();
     let turns = limit.div_ceil(u32::try_from(lines.len()).unwrap_or(u32::MAX));
     let mut mails = Vec::new();
-    for (place, (rank, contract, first)) in lines.into_iter().enumerate() {
+    for (place, (rank, contract, first, _)) in lines.into_iter().enumerate() {
         if turns == 1 {
             mails.push((0, place, *first));
             continue;
@@ -164,7 +193,7 @@ async fn take(
     now: Timestamp,
     ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
     ids: Vec<QueueId>,
-    claimed: &mut Vec<Claimed>,
+    all: &mut Claiming,
 ) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
@@ -175,6 +204,12 @@ async fn take(
     let mut served: Vec<(Line, u32)> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+        if let Some(account) = &mut all.account
+            && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
+        {
+            all.waits = Some(wait);
+            break;
+        }
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
@@ -183,7 +218,7 @@ async fn take(
         let before = place.map_or(0, |place| served.remove(place).1);
         served.push((line, before + 1));
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
-            Ok(mail) => claimed.push(mail),
+            Ok(mail) => all.claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
@@ -269,8 +304,14 @@ pub(super) async fn settle_in(
         });
         settled.unwrap_or(Settled::Ignored)
     };
-    let settled = settlements.iter().map(settle).collect();
+    let settled: Vec<Settled> = settlements.iter().map(settle).collect();
+    let outboxes: Vec<i64> = settlements
+        .iter()
+        .map(|settlement| edits.get(&settlement.id).map_or(0, |edit| edit.line().0))
+        .collect();
     save(tx, edits.into_values()).await?;
+    let of = outboxes.into_iter().zip(settlements).zip(&settled);
+    budgets::give_back(tx, of.map(|((outbox, settlement), settled)| (outbox, *settlement, *settled))).await?;
     Ok(settled)
 }
 

@@ -1,0 +1,100 @@
+//! A graceful stop at each step of a mail, and connections that hang: a worker that is told to stop leaves no mail in doubt and none
+//! claimed; a connection that says nothing, or a byte a second, gives its place back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom::core::queue::State;
+use postroom::engine::{NoObserver, Work};
+use postroom::storage::QueueWork;
+use postroom_testkit::{Fault, MailServer, Step};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::house::{PATIENCE, linked, opened, options, show, smtp, sqlite, submit, work};
+use crate::moments::{Moment, Watched};
+
+async fn stops(moment: Moment) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MailServer::start().await.unwrap();
+    let stop = Arc::new(Notify::new());
+    let told = Arc::clone(&stop);
+    let act = Arc::new(move |at| {
+        let told = Arc::clone(&told);
+        Box::pin(async move {
+            if at == moment {
+                told.notify_one();
+                // Nothing depends on it: it lets the worker take note before the mail goes on.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }) as _
+    });
+    let store = sqlite(folder.path(), Duration::ZERO).await.0;
+    let outgoing = Arc::new(Watched::new(smtp(PATIENCE), act));
+    let postroom = opened(store, outgoing, Arc::new(NoObserver::default()), options());
+    linked(&postroom, "ACME", server.smtp_port(), 1).await;
+    let mail = submit(&postroom, "ACME").await;
+    let run = postroom.run_with(Work::all(), async move { stop.notified().await });
+    tokio::time::timeout(PATIENCE, run).await.expect("it stops").unwrap();
+    let record = show(&postroom, &mail).await;
+    let arrived = server.accepted_count();
+    let expected = match record.item.state {
+        // Nothing of it may have left once the mark was set.
+        State::Queued => moment < Moment::Marked && arrived == 0,
+        State::Accepted => arrived == 1,
+        _ => false,
+    };
+    assert!(expected, "stopped at {moment:?}, arrived {arrived} times: {:#?}", record.timeline);
+    let queue: &dyn QueueWork = postroom.store();
+    assert_eq!(queue.open_claims().await.unwrap(), 0, "{moment:?}");
+    work(&postroom).await;
+    assert_eq!(show(&postroom, &mail).await.item.state, State::Accepted, "{moment:?}");
+    assert_eq!(server.accepted_count(), 1, "{moment:?}");
+}
+
+// Seen to fail when a stopping worker ends its connections at once: a mail whose dot has left is in doubt then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_at_any_step_ends_before_the_dot_or_waits_for_the_reply() {
+    let mut stopped = JoinSet::new();
+    for moment in Moment::ALL {
+        stopped.spawn(stops(moment));
+    }
+    stopped.join_all().await;
+}
+
+// The outbox has one connection: a place that is not given back holds the second mail up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_drips_or_falls_silent_gives_its_place_back() {
+    const WAIT: Duration = Duration::from_millis(800);
+    let mut cases = JoinSet::new();
+    for step in [Step::Greeting, Step::Mail, Step::Data, Step::Dot] {
+        for fault in [Fault::drip(step, Duration::from_secs(1)), Fault::stall(step)] {
+            cases.spawn(async move {
+                let folder = tempfile::tempdir().unwrap();
+                let server = MailServer::start().await.unwrap();
+                let (store, clock) = sqlite(folder.path(), Duration::ZERO).await;
+                let outgoing = Arc::new(smtp(WAIT));
+                let postroom = opened(store, outgoing, Arc::new(NoObserver::default()), options());
+                linked(&postroom, "ACME", server.smtp_port(), 1).await;
+                server.fault(fault.clone().times(1));
+                let mails = [submit(&postroom, "ACME").await, submit(&postroom, "ACME").await];
+                for _ in 0..3 {
+                    work(&postroom).await;
+                    clock.advance(Duration::from_secs(600));
+                }
+                let mut settled = 0;
+                for mail in &mails {
+                    let state = show(&postroom, mail).await.item.state;
+                    // What hung after the dot is in doubt, and that is all.
+                    assert!(
+                        state == State::Accepted || step == Step::Dot && state == State::InDoubt,
+                        "{fault:?}"
+                    );
+                    settled += usize::from(state == State::Accepted);
+                }
+                assert!(settled >= 1, "{fault:?}: the second mail is held up");
+            });
+        }
+    }
+    cases.join_all().await;
+}
