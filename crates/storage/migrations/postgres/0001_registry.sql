@@ -111,7 +111,9 @@ CREATE TABLE postroom_health (
     -- Not tried before.
     next_attempt bigint,
     -- Not tried before a person acts.
-    suspended boolean NOT NULL
+    suspended boolean NOT NULL,
+    -- The worker that tries it after a failure, until next_attempt; null for nobody.
+    prober uuid
 );
 
 -- Append-only.

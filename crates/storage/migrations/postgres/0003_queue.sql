@@ -111,10 +111,17 @@ CREATE TABLE postroom_queue_lane (
     -- Not tried before; a copy of postroom_health.next_attempt.
     retry_at bigint,
     -- Not active, paused, or suspended.
-    blocked boolean NOT NULL
+    blocked boolean NOT NULL,
+    -- It has a limit per minute or per day.
+    limited boolean NOT NULL,
+    -- The limit that it waits for, and until when; both null while it does not wait. Written by claims.
+    spent_limit text COLLATE "C",
+    spent_until bigint
 ) WITH (fillfactor = 50);
 
 CREATE INDEX postroom_queue_lane_due ON postroom_queue_lane (due_at, outbox) WHERE due_at IS NOT NULL AND NOT blocked;
+CREATE INDEX postroom_queue_lane_spent ON postroom_queue_lane (spent_until)
+    WHERE due_at IS NOT NULL AND spent_until IS NOT NULL;
 CREATE INDEX postroom_queue_lane_retry ON postroom_queue_lane (retry_at)
     WHERE due_at IS NOT NULL AND retry_at IS NOT NULL;
 

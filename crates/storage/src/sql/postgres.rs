@@ -3,6 +3,7 @@
 
 mod audit;
 mod bodies;
+mod budgets;
 mod connection;
 mod events;
 mod failed;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use postroom_core::id::BodyId;
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
 use super::connection::{failed, write};
 use super::store::PgStore;
@@ -46,6 +47,31 @@ pub(super) async fn refer(tx: &mut PgConnection, body: &BodyRef) -> Result<()> {
     if done.rows_affected() == 1 { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, STAGE)) }
 }
 
+/// Whether a mail refers to a content.
+pub(super) const REFERRED: &str = "SELECT EXISTS (SELECT 1 FROM postroom_queue_mail WHERE body = $1)
+    OR EXISTS (SELECT 1 FROM postroom_ledger_mail WHERE body = $1)";
+
+/// Removes contents that rows of the same transaction referred to, but for those that another row refers to.
+pub(super) async fn release(tx: &mut PgConnection, ids: impl IntoIterator<Item = Uuid>) -> Result<()> {
+    const STAGE: &str = "release a content";
+    for id in ids {
+        let query = sqlx::query_as(REFERRED).bind(id);
+        let (is_referred,): (bool,) = query.fetch_one(&mut *tx).await.map_err(failed(STAGE))?;
+        if !is_referred {
+            remove(tx, id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove(tx: &mut PgConnection, id: Uuid) -> Result<()> {
+    for sql in ["DELETE FROM postroom_body_piece WHERE body = $1", "DELETE FROM postroom_body WHERE id = $1"]
+    {
+        sqlx::query(sql).bind(id).execute(&mut *tx).await.map_err(failed("remove a content"))?;
+    }
+    Ok(())
+}
+
 async fn stage_in(
     tx: &mut PgConnection,
     now: Timestamp,
@@ -76,14 +102,10 @@ async fn stage_in(
 /// Removes a few orphans. Gives how many.
 async fn sweep_in(tx: &mut PgConnection, before: Timestamp) -> Result<u64> {
     const STAGE: &str = "sweep contents";
-    let orphans: Vec<(uuid::Uuid,)> =
+    let orphans: Vec<(Uuid,)> =
         sqlx::query_as(ORPHANS).bind(before.as_millis()).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
     for (id,) in &orphans {
-        for sql in
-            ["DELETE FROM postroom_body_piece WHERE body = $1", "DELETE FROM postroom_body WHERE id = $1"]
-        {
-            sqlx::query(sql).bind(*id).execute(&mut *tx).await.map_err(failed(STAGE))?;
-        }
+        remove(tx, *id).await?;
     }
     small(big(orphans.len()))
 }

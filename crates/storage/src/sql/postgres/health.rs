@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use postroom_core::id::MailboxId;
+use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 
@@ -28,6 +28,9 @@ macro_rules! select {
         )
     };
 }
+
+const PROBE: &str = "UPDATE postroom_health SET prober = $3, next_attempt = $4
+    WHERE mailbox = $1 AND NOT suspended AND (next_attempt IS NULL OR next_attempt <= $2)";
 
 fn health(columns: Columns) -> Result<Health> {
     let (mailbox, last_success, failures, last_error, failed_at, next_attempt, suspended) = columns;
@@ -58,7 +61,7 @@ async fn put(tx: &mut PgConnection, now: Timestamp, before: &Health, health: &He
         SELECT id, $2, $3, $4, $5, $6, $7 FROM postroom_mailbox WHERE id = $1
         ON CONFLICT (mailbox) DO UPDATE SET last_success = excluded.last_success, failures = excluded.failures,
             last_error = excluded.last_error, failed_at = excluded.failed_at,
-            next_attempt = excluded.next_attempt, suspended = excluded.suspended";
+            next_attempt = excluded.next_attempt, suspended = excluded.suspended, prober = NULL";
     sqlx::query(sql)
         .bind(health.mailbox.number())
         .bind(health.last_success.map(Timestamp::as_millis))
@@ -108,6 +111,29 @@ impl HealthBook for PgStore {
             locks::health(tx, mailbox).await?;
             let before = of(&mut *tx, mailbox).await?.unwrap_or_else(|| Health::unknown(mailbox));
             put(tx, now, &before, &health_after(before.clone(), now, sign)).await
+        })
+    }
+
+    async fn probe(
+        &self,
+        now: Timestamp,
+        mailbox: MailboxId,
+        worker: WorkerId,
+        until: Timestamp,
+    ) -> Result<bool> {
+        const STAGE: &str = "try a mailbox that failed";
+        let health = self.health(mailbox).await?;
+        if health.failures == 0 && !health.suspended {
+            return Ok(true);
+        }
+        write!(self.connections, STAGE, |tx| {
+            let query = sqlx::query(PROBE).bind(mailbox.number()).bind(now.as_millis());
+            let query = query.bind(worker.uuid()).bind(until.as_millis());
+            let taken = query.execute(&mut *tx).await.map_err(failed(STAGE))?.rows_affected() > 0;
+            if taken {
+                lanes::ring(tx, [mailbox]).await?;
+            }
+            Ok(taken)
         })
     }
 

@@ -76,14 +76,14 @@ macro_rules! first_ready {
 /// Brings the lanes of outboxes up to date, and takes away what belongs to one that is gone.
 pub(super) const LANES: &str = concat!(
     "WITH rung AS MATERIALIZED (
-        SELECT r.outbox, m.status FROM unnest($1::bigint[]) r (outbox) LEFT JOIN LATERAL (
-            SELECT status FROM postroom_mailbox WHERE id = r.outbox AND kind = 'outbox' LIMIT 1) m ON true
+        SELECT r.outbox, m.status, m.settings FROM unnest($1::bigint[]) r (outbox) LEFT JOIN LATERAL (
+            SELECT status, settings FROM postroom_mailbox WHERE id = r.outbox AND kind = 'outbox' LIMIT 1) m ON true
     ), gone AS (
         DELETE FROM postroom_queue_lane l USING rung r WHERE l.outbox = r.outbox AND r.status IS NULL
     ), lines AS (
         DELETE FROM postroom_queue_line l USING rung r WHERE l.outbox = r.outbox AND r.status IS NULL
     )
-    INSERT INTO postroom_queue_lane AS lane (outbox, due_at, retry_at, blocked)
+    INSERT INTO postroom_queue_lane AS lane (outbox, due_at, retry_at, blocked, limited)
     SELECT r.outbox, least(",
     first_ready!("0"),
     ", ",
@@ -92,13 +92,15 @@ pub(super) const LANES: &str = concat!(
     first_ready!("2"),
     "), h.next_attempt,
         r.status <> 'active' OR coalesce(h.suspended, false) OR EXISTS (
-            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = r.outbox::text)
+            SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = r.outbox::text),
+        r.settings::json ->> 'per_minute' IS NOT NULL OR r.settings::json ->> 'recipients_per_day' IS NOT NULL
     FROM rung r LEFT JOIN postroom_health h ON h.mailbox = r.outbox
     WHERE r.status IS NOT NULL
     ON CONFLICT (outbox) DO UPDATE
-        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked
-        WHERE (lane.due_at, lane.retry_at, lane.blocked)
-            IS DISTINCT FROM (excluded.due_at, excluded.retry_at, excluded.blocked)"
+        SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked,
+            limited = excluded.limited
+        WHERE (lane.due_at, lane.retry_at, lane.blocked, lane.limited)
+            IS DISTINCT FROM (excluded.due_at, excluded.retry_at, excluded.blocked, excluded.limited)"
 );
 
 /// How many bells one transaction answers.
@@ -113,6 +115,17 @@ pub(super) async fn ring(tx: &mut PgConnection, outboxes: impl IntoIterator<Item
         sqlx::query(RING).bind(outboxes).execute(tx).await.map_err(failed("ring a bell"))?;
     }
     Ok(())
+}
+
+/// Rings the bells of lines.
+pub(super) async fn ring_lines(tx: &mut PgConnection, lines: &[Line]) -> Result<()> {
+    let sql = "INSERT INTO postroom_queue_bell (outbox, contract, priority)
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])";
+    let outboxes: Vec<i64> = lines.iter().map(|(outbox, ..)| *outbox).collect();
+    let contracts: Vec<String> = lines.iter().map(|(_, contract, _)| contract.clone()).collect();
+    let ranks: Vec<i64> = lines.iter().map(|(.., rank)| *rank).collect();
+    let query = sqlx::query(sql).bind(outboxes).bind(contracts).bind(ranks);
+    query.execute(tx).await.map(drop).map_err(failed("ring a bell"))
 }
 
 /// Brings every line and lane up to date with what is committed.

@@ -51,6 +51,11 @@ pub(super) async fn limits(tx: &mut PgConnection, contract: &ContractId) -> Resu
     exclusive(tx, &format!("limits/{contract}")).await
 }
 
+/// What an outbox may send is taken by one transaction at a time, and given back.
+pub(super) async fn budget(tx: &mut PgConnection, outbox: MailboxId) -> Result<()> {
+    exclusive(tx, &format!("budget/{outbox}")).await
+}
+
 /// Who stores received mail of a mailbox has it to himself: each row of the ledger accounts for one mail.
 pub(super) async fn intake(tx: &mut PgConnection, mailbox: MailboxId) -> Result<()> {
     exclusive(tx, &format!("intake/{mailbox}")).await

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 
 use super::connection::{failed, write};
 use super::store::PgStore;
-use super::{audit, lanes, links, locks, switches};
+use super::{audit, budgets, lanes, links, locks, switches};
 use crate::audit::{mailbox_changes, mailbox_subject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Sealed;
@@ -135,6 +135,7 @@ async fn rewrite(
     let changes = mailbox_changes(Some(old), Some(&new), secret);
     audit::write(tx, change, &mailbox_subject(new.id), "save", &changes).await?;
     lanes::ring(tx, [new.id]).await?;
+    budgets::ask_anew(tx, new.id).await?;
     Ok(new.revision)
 }
 
@@ -245,6 +246,7 @@ async fn remove_in(
     let had_secret = write_secret(tx, id, &SecretWrite::Clear).await? > 0;
     for sql in [
         "DELETE FROM postroom_health WHERE mailbox = $1",
+        "DELETE FROM postroom_budget WHERE owner = 'outbox/' || $1::bigint",
         "DELETE FROM postroom_pause WHERE scope = 'outbox' AND subject = $1::text",
         "DELETE FROM postroom_mailbox WHERE id = $1",
     ] {

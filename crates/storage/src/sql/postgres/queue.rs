@@ -4,6 +4,7 @@ pub(super) mod desk;
 mod host;
 pub(super) mod insert;
 pub(super) mod intake;
+pub(super) mod reroute;
 pub(super) mod row;
 mod together;
 pub(super) mod work;

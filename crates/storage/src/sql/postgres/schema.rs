@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(2, "bodies", include_str!("../../../migrations/postgres/0002_bodies.sql")),
     migration(3, "queue", include_str!("../../../migrations/postgres/0003_queue.sql")),
     migration(4, "ledger", include_str!("../../../migrations/postgres/0004_ledger.sql")),
+    migration(5, "budgets", include_str!("../../../migrations/postgres/0005_budgets.sql")),
 ];
 
 /// Whoever migrates a schema has it to himself. The lock is taken by a statement of its own: what comes after it sees what the

@@ -1,15 +1,17 @@
 //! People's desk at the queue: lists, one mail with its timeline, decisions.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use postroom_core::id::{Actor, BodyId, ContractId, LedgerId, MailboxId, QueueId};
 use postroom_core::queue::{Event, Recipient, State};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::reroute::reroute_in;
 use super::row::{load, save};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, TimelineEntry};
+use crate::queue::{QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, Rerouting, TimelineEntry};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::links;
 use crate::sql::postgres::store::PgStore;
@@ -139,8 +141,8 @@ async fn show_in(connection: &mut PgConnection, id: QueueId) -> Result<Option<Qu
     let recipients: Vec<(String, String, String)> = recipients.map_err(failed(STAGE))?;
     let timeline = sqlx::query_as(TIMELINE).bind(id.uuid()).fetch_all(&mut *connection).await;
     let timeline: Vec<Entry> = timeline.map_err(failed(STAGE))?;
-    let body = sqlx::query_as("SELECT body FROM postroom_queue_mail WHERE id = $1").bind(id.uuid());
-    let (body,): (Option<Uuid>,) = body.fetch_one(connection).await.map_err(failed(STAGE))?;
+    let body = sqlx::query_as("SELECT body, raw FROM postroom_queue_mail WHERE id = $1").bind(id.uuid());
+    let (body, raw): (Option<Uuid>, bool) = body.fetch_one(connection).await.map_err(failed(STAGE))?;
     let recipient = |(address, role, state): (String, String, String)| {
         let recipient = Recipient::new(text(&address)?, text(&role)?);
         Ok(RecipientState { recipient, state: text(&state)? })
@@ -154,6 +156,7 @@ async fn show_in(connection: &mut PgConnection, id: QueueId) -> Result<Option<Qu
         item: item(columns)?,
         recipients: recipients.into_iter().map(recipient).collect::<Result<_>>()?,
         timeline: timeline.into_iter().map(entry).collect::<Result<_>>()?,
+        raw,
         body: body.map(BodyId::from_uuid),
     }))
 }
@@ -200,6 +203,17 @@ impl QueueDesk for PgStore {
             let entries = edit.row.decide(now, actor, event)?;
             edit.note(entries);
             save(&mut *tx, edits.into_values()).await
+        })
+    }
+    async fn reroute(
+        &self,
+        now: Timestamp,
+        actor: &Actor,
+        rerouting: &Rerouting,
+        content: Bytes,
+    ) -> Result<()> {
+        write!(self.connections, "reroute a mail", |tx| {
+            reroute_in(tx, now, actor, rerouting, &content).await
         })
     }
 }

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::intake::day;
 use super::row;
 use crate::bodies::PIECE;
 use crate::error::Result;
@@ -19,7 +18,7 @@ use crate::sql::admit::STAGE;
 use crate::sql::postgres::connection::failed;
 use crate::sql::postgres::events::drawn_behind;
 use crate::sql::postgres::plain::plain;
-use crate::sql::rows::{hex, new_body_id, rank, shown, to_json};
+use crate::sql::rows::{day, hex, new_body_id, rank, shown, to_json};
 use crate::transition::queue::QueueRow;
 
 /// Everything that mails consist of, in one statement: a future that is dropped leaves all of them or nothing. Gives the mails that

@@ -19,7 +19,7 @@ use crate::sql::postgres::connection::{TRIES, failed};
 use crate::sql::postgres::failed::unavailable;
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
-use crate::sql::rows::{from_json, hex, optional, small, text, to_json, unreadable};
+use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
 use crate::transition::registry::{OutboxState, Stored};
 
 /// The mails that have the id or the key of a place, with the key's fingerprint; those with the id first.
@@ -68,11 +68,6 @@ pub(in crate::sql::postgres) const SENT: &str = "SELECT m.id, m.contract, m.reco
     FROM unnest($1::text[]) WITH ORDINALITY j (value, place) JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.place, m.id";
 
-/// The day of a tally: days since 1970-01-01, in UTC.
-pub(super) fn day(now: Timestamp) -> i64 {
-    now.as_secs().div_euclid(24 * 60 * 60)
-}
-
 type Existing = (i64, Uuid, Option<String>);
 
 type Basis = (
@@ -104,9 +99,24 @@ async fn around(tx: &mut PgConnection, mails: &[(&Prepared, &Bytes)]) -> Result<
         let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
         json!([mail.contract, flow, step, mail.resolution.outbox.number()])
     });
-    let basis = sqlx::query_as(BASIS).bind(to_json(&asked.collect::<Vec<_>>())?);
-    let basis: Vec<Basis> = basis.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let around = |(place, basis): (usize, Basis)| {
+    let basis = basis(tx, &asked.collect::<Vec<_>>()).await?;
+    let around = |(place, (stored, (queued_limit, per_day_limit)))| Around {
+        existing: existing.remove(&place),
+        stored,
+        queued_limit,
+        per_day_limit,
+    };
+    Ok(basis.into_iter().enumerate().map(around).collect())
+}
+
+/// The most queued mails, and the most mails a day, of a contract.
+type Limits = (Option<u64>, Option<u64>);
+
+/// What decisions stand on, each asked for as contract, flow, step, outbox; with the limits of the contract.
+pub(super) async fn basis(tx: &mut PgConnection, asked: &[Value]) -> Result<Vec<(Stored, Limits)>> {
+    let rows = sqlx::query_as(BASIS).bind(to_json(asked)?);
+    let rows: Vec<Basis> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
+    let basis = |basis: Basis| {
         let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
         let outbox = match (kind, status, revision) {
             (Some(kind), Some(status), Some(revision)) => {
@@ -116,14 +126,10 @@ async fn around(tx: &mut PgConnection, mails: &[(&Prepared, &Bytes)]) -> Result<
             _ => None,
         };
         let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
-        Ok(Around {
-            existing: existing.remove(&place),
-            stored: Stored { outbox, contract, step, standard: standard.map(MailboxId::new) },
-            queued_limit: queued_limit.map(small).transpose()?,
-            per_day_limit: per_day_limit.map(small).transpose()?,
-        })
+        let stored = Stored { outbox, contract, step, standard: standard.map(MailboxId::new) };
+        Ok((stored, (queued_limit.map(small).transpose()?, per_day_limit.map(small).transpose()?)))
     };
-    basis.into_iter().enumerate().map(around).collect()
+    rows.into_iter().map(basis).collect()
 }
 
 /// What the contracts have that a limit bounds. Of such a contract one transaction at a time submits: those that come at the same

@@ -1,6 +1,7 @@
 //! Dispatchers' work: which outboxes have due mail, claims, marks, settlements, leases.
 
 use async_trait::async_trait;
+use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
@@ -11,6 +12,7 @@ use super::row::{Edit, load, save, save_served};
 use crate::error::Result;
 use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
 use crate::sql::combine::ClaimOrder;
+use crate::sql::postgres::budgets::{self, Account};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::lanes::{self, Line};
 use crate::sql::postgres::store::PgStore;
@@ -36,6 +38,7 @@ macro_rules! first_mail {
 pub(in crate::sql::postgres) const DUE_OUTBOXES: &str = concat!(
     "SELECT d.outbox FROM postroom_queue_lane d
     WHERE NOT d.blocked AND d.due_at IS NOT NULL AND d.due_at <= $1 AND (d.retry_at IS NULL OR d.retry_at <= $1)
+        AND (d.spent_until IS NULL OR d.spent_until <= $1)
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
         AND EXISTS (SELECT 1 FROM postroom_queue_line l
             WHERE l.outbox = d.outbox AND l.priority IN (0, 1, 2) AND l.ready_at IS NOT NULL AND l.ready_at <= $1
@@ -66,9 +69,11 @@ macro_rules! due {
 /// the lane may not have followed yet.
 pub(in crate::sql::postgres) const DUE: &str = concat!(
     "WITH outbox AS MATERIALIZED (
-        SELECT m.id FROM postroom_mailbox m LEFT JOIN postroom_health h ON h.mailbox = m.id
+        SELECT d.limited FROM postroom_mailbox m JOIN postroom_queue_lane d ON d.outbox = m.id
+        LEFT JOIN postroom_health h ON h.mailbox = m.id
         WHERE m.id = $2 AND m.kind = 'outbox' AND m.status = 'active' AND NOT coalesce(h.suspended, false)
-            AND (h.next_attempt IS NULL OR h.next_attempt <= $1)
+            AND (h.next_attempt IS NULL OR h.next_attempt <= $1 OR h.prober = $4)
+            AND (d.spent_until IS NULL OR d.spent_until <= $1)
             AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = m.id::text)
             AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
     ), high ",
@@ -89,7 +94,7 @@ pub(in crate::sql::postgres) const DUE: &str = concat!(
             LIMIT (SELECT ceil($3::numeric / greatest(count(*), 1))::bigint FROM lines)
             FOR UPDATE SKIP LOCKED) q
     )
-    SELECT mail FROM (
+    SELECT mail, (SELECT limited FROM outbox) FROM (
         SELECT mail, place, row_number() OVER (PARTITION BY place ORDER BY due_at, mail) AS turn FROM mails) m
     ORDER BY turn, place LIMIT $3"
 );
@@ -122,7 +127,10 @@ pub(in crate::sql::postgres) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(lease_until) FROM postroom_queue_open WHERE claim IS NOT NULL AND lease_until > $1
     UNION ALL
     SELECT min(retry_at) FROM postroom_queue_lane
-        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > $1) next";
+        WHERE due_at IS NOT NULL AND retry_at IS NOT NULL AND retry_at > $1
+    UNION ALL
+    SELECT min(spent_until) FROM postroom_queue_lane
+        WHERE due_at IS NOT NULL AND spent_until IS NOT NULL AND spent_until > $1) next";
 
 pub(in crate::sql::postgres) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
@@ -130,23 +138,40 @@ pub(in crate::sql::postgres) const OPEN_CLAIMS: &str =
 /// What is frozen of a mail: id, contract, sender, return path, body, size.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
 
-/// Claims due mails of an outbox: each line of the highest priority has its turn, and another, until there are enough.
+/// What was claimed so far, and what of the outbox's budget is left for more.
+#[derive(Default)]
+struct Claiming {
+    claimed: Vec<Claimed>,
+    account: Option<Account>,
+    /// What the next mail waits for.
+    waits: Option<Wait>,
+}
+
+/// Claims due mails of an outbox, as far as its budget goes: each line of the highest priority has its turn, and another, until
+/// there are enough.
 pub(super) async fn claim_in(
     tx: &mut PgConnection,
     now: Timestamp,
     order: ClaimOrder,
 ) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
+    let mut all = Claiming::default();
     let mut left = order.limit;
-    while left > 0 {
+    while left > 0 && all.waits.is_none() {
         let due = sqlx::query_as(DUE).bind(now.as_millis()).bind(order.outbox.number());
-        let due = due.bind(i64::from(left)).fetch_all(&mut *tx).await;
-        let due: Vec<(Uuid,)> = due.map_err(failed(CLAIM))?;
-        if due.is_empty() {
-            break;
+        let due = due.bind(i64::from(left)).bind(order.worker.uuid()).fetch_all(&mut *tx).await;
+        let due: Vec<(Uuid, bool)> = due.map_err(failed(CLAIM))?;
+        let Some((_, limited)) = due.first() else { break };
+        if *limited && all.account.is_none() {
+            all.account = budgets::held(tx, order.outbox).await?;
         }
         left = left.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
-        take(tx, now, order, due.into_iter().map(|(id,)| id).collect(), &mut claimed).await?;
+        take(tx, now, order, due.into_iter().map(|(id, _)| id).collect(), &mut all).await?;
+    }
+    let Claiming { claimed, account, waits } = all;
+    if let Some(account) = account {
+        // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
+        let waits = waits.or_else(|| account.budget.wait(account.limits, now, 1));
+        account.save(tx, waits).await?;
     }
     Ok(claimed)
 }
@@ -156,7 +181,7 @@ async fn take(
     now: Timestamp,
     ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
     ids: Vec<Uuid>,
-    claimed: &mut Vec<Claimed>,
+    all: &mut Claiming,
 ) -> Result<()> {
     let mut edits = load(tx, ids.iter().map(|id| QueueId::from_uuid(*id))).await?;
     let frozen = sqlx::query_as(FROZEN).bind(ids);
@@ -164,6 +189,12 @@ async fn take(
     let mut served: Vec<Line> = Vec::new();
     for frozen in frozen {
         let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+        if let Some(account) = &mut all.account
+            && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
+        {
+            all.waits = Some(wait);
+            break;
+        }
         let lease = Lease { claim: new_claim(now)?, worker, until };
         let (places, entry) = edit.row.claim(now, lease);
         edit.note([entry]);
@@ -172,7 +203,7 @@ async fn take(
         served.retain(|other| *other != line);
         served.push(line);
         match read_claimed(edit, frozen, outbox, lease.claim, &places) {
-            Ok(mail) => claimed.push(mail),
+            Ok(mail) => all.claimed.push(mail),
             Err(_) => bury(edit, now, lease.claim, &places),
         }
     }
@@ -256,8 +287,14 @@ pub(super) async fn settle_in(
         });
         settled.unwrap_or(Settled::Ignored)
     };
-    let settled = settlements.iter().map(settle).collect();
+    let settled: Vec<Settled> = settlements.iter().map(settle).collect();
+    let outboxes: Vec<i64> = settlements
+        .iter()
+        .map(|settlement| edits.get(&settlement.id).map_or(0, |edit| edit.line().0))
+        .collect();
     save(tx, edits.into_values()).await?;
+    let of = outboxes.into_iter().zip(settlements).zip(&settled);
+    budgets::give_back(tx, of.map(|((outbox, settlement), settled)| (outbox, *settlement, *settled))).await?;
     Ok(settled)
 }
 
