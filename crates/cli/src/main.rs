@@ -16,6 +16,7 @@ mod mailbox;
 mod migrate;
 mod output;
 mod queue;
+mod rows;
 mod rules;
 mod run;
 mod send;
