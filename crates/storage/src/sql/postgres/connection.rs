@@ -22,12 +22,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// What every session of the store has.
 ///
 /// - A commit is on the medium when it returns, whatever the server's default is.
-/// - Nobody waits for ever: not for a lock, not for a statement, and a transaction whose process stopped in its middle is ended by
+/// - Nobody waits for ever: not for a lock, not for a statement, and a transaction whose process stopped in its middle is soon ended by
 ///   the server, so that its locks hold up nobody.
 /// - Each statement was written for one index, and each is planned once: tables that were never analysed, or were when they were
 ///   empty, must not lead to a plan that walks over them.
 const SESSION: &str = "SET synchronous_commit = on;
-    SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s';
+    SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '5s';
     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
     SET plan_cache_mode = force_generic_plan; SET jit = off; SET max_parallel_workers_per_gather = 0;
     SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;

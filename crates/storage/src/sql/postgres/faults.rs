@@ -33,7 +33,7 @@ async fn every_commit_is_synced_and_nobody_waits_for_ever() {
         ("transaction_isolation", "read committed"),
         ("lock_timeout", "10s"),
         ("statement_timeout", "1min"),
-        ("idle_in_transaction_session_timeout", "1min"),
+        ("idle_in_transaction_session_timeout", "5s"),
     ] {
         let sql = AssertSqlSafe(format!("SHOW {setting}"));
         let (value,): (String,) = sqlx::query_as(sql).fetch_one(&mut *tx).await.unwrap();

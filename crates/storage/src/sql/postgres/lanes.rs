@@ -31,7 +31,7 @@ pub(super) const IS_RUNG: &str = "SELECT EXISTS (
 
 /// Those who answer come one after the other, by a statement of its own: what comes after it sees what the one before has
 /// committed. The commit need not be synced: the bells come back with the lanes that were not written.
-const TURN: &str = "SET LOCAL synchronous_commit = off;
+pub(super) const TURN: &str = "SET LOCAL synchronous_commit = off;
     SELECT pg_advisory_xact_lock(hashtextextended('postroom/bells/' || current_schema(), 0))";
 
 /// Takes bells away and brings their lines up to date, by one seek for each; a line that stays as it is is not written. A line was

@@ -158,3 +158,19 @@ async fn a_server_that_is_killed_in_mid_work_loses_nothing_that_it_reported() {
     check(&store, &[a, b]).await;
     assert!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await > 10);
 }
+
+/// A process that is stopped in the middle of a transaction, SIGSTOP say. Would miss locks that hold up every other process until it
+/// goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_stands_still_is_ended_with_its_locks() {
+    let Some((store, url)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let other = PgStore::connect(&url, PgOptions::new()).await.unwrap();
+    let mut stopped = store.connections.write("stand still").await.unwrap();
+    sqlx::raw_sql(crate::sql::postgres::lanes::TURN).execute(&mut *stopped).await.unwrap();
+    let now = other.now();
+    other.enqueue(now, &prepared(now, &outbox), Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(other.due_outboxes(now, 1).await.unwrap(), [outbox.id]);
+    let done = stopped.finish(Ok(())).await;
+    assert_eq!(done.unwrap_err().kind(), &ErrorKind::Unavailable);
+}
