@@ -110,12 +110,12 @@ async fn stores_of_several_processes_claim_each_mail_once() {
         ids
     };
     let (a, b, c, d) = tokio::join!(
-        tokio::spawn(work(one.clone(), outbox.id)),
-        tokio::spawn(work(other.clone(), outbox.id)),
-        tokio::spawn(work(one.clone(), outbox.id)),
-        tokio::spawn(work(other.clone(), outbox.id))
+        work(one.clone(), outbox.id),
+        work(other.clone(), outbox.id),
+        work(one.clone(), outbox.id),
+        work(other.clone(), outbox.id)
     );
-    let all = [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()].concat();
+    let all = [a, b, c, d].concat();
     assert_eq!(all.len(), 120);
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 120);
     assert_eq!(other.open_claims().await.unwrap(), 120);
@@ -155,7 +155,9 @@ async fn changes_of_the_same_mails_by_several_processes_follow_each_other() {
             other.expire(late),
             people
         );
-        (first.unwrap(), second.unwrap(), swept.unwrap());
+        first.unwrap();
+        second.unwrap();
+        swept.unwrap();
         for mail in &claimed {
             let record = one.show(mail.id).await.unwrap().unwrap();
             // A doubt is left only where the sweep came last of all, and then no answer was.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use postroom_core::address::Address;
-use postroom_core::id::{IdempotencyKey, Revision, WorkerId};
+use postroom_core::id::{EventNumber, IdempotencyKey, Revision, WorkerId};
 use postroom_core::message::Submission;
 use postroom_core::queue::Prepared;
 use sqlx::Connection;
@@ -16,6 +16,7 @@ use super::fixture::{
 };
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
+use crate::events::{EventSubject, Events};
 use crate::queue::{ClaimMark, Enqueued, QueueIntake, QueueWork};
 use crate::registry::{Links, Mailboxes, Scope, SecretWrite, Switch, Switches};
 use crate::sql::postgres::store::PgStore;
@@ -303,4 +304,36 @@ async fn the_limits_of_a_contract_hold_for_transactions_that_are_open_at_the_sam
     let done = join_all((0..16).map(|_| submit())).await;
     assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 5, "{done:?}");
     assert_eq!(number(&store, MAILS).await, 5);
+}
+
+/// Numbers are drawn in another order than transactions commit. Would miss an event whose number is less than that of one which a
+/// reader is done with: the host's is drawn first and comes last.
+#[tokio::test]
+async fn no_event_is_given_before_those_with_smaller_numbers_are_committed_or_gone() {
+    let Some((store, url)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let read = async || {
+        let events = store.events(EventNumber::new(0), 100).await.unwrap();
+        events.into_iter().map(|event| event.subject).collect::<Vec<_>>()
+    };
+    let mail = || prepared(store.now(), &outbox);
+    let (early, slow, late, last) = (mail(), mail(), mail(), mail());
+    store.enqueue(store.now(), &early, Bytes::from_static(b"x")).await.unwrap();
+    let [first, second, third, fourth] =
+        [&early, &slow, &late, &last].map(|mail| EventSubject::Queue(mail.id));
+    let mut host = host(&url).await;
+    for commits in [false, true] {
+        let mut tx = host.begin().await.unwrap();
+        enqueue(&store, &mut tx, &slow).await.unwrap();
+        let (after, known) = if commits { (&last, vec![first, third]) } else { (&late, vec![first]) };
+        store.enqueue(store.now(), after, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(read().await, known);
+        if commits {
+            tx.commit().await.unwrap();
+            assert_eq!(read().await, [first, third, second, fourth]);
+        } else {
+            tx.rollback().await.unwrap();
+            assert_eq!(read().await, [first, third]);
+        }
+    }
 }
