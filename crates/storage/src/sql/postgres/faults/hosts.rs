@@ -213,25 +213,32 @@ async fn what_a_mail_was_decided_by_can_not_change_before_the_host_commits() {
     let Some((store, url)) = store().await else { return };
     let outbox = registered(&store).await;
     let mut host = host(&url).await;
-    let mut tx = host.begin().await.unwrap();
-    enqueue(&store, &mut tx, &prepared(store.now(), &outbox)).await.unwrap();
     let change = change(store.now());
-    let mut save = std::pin::pin!(store.save(&change, &outbox, SecretWrite::Keep));
-    let mut remove = std::pin::pin!(store.remove(&change, outbox.id, None));
     let contract = store.contract(&prepared(store.now(), &outbox).contract).await.unwrap().unwrap();
-    let mut relink = std::pin::pin!(store.save_contract(&change, &contract));
-    tokio::select! {
-        saved = &mut save => panic!("{saved:?}"),
-        removed = &mut remove => panic!("{removed:?}"),
-        relinked = &mut relink => panic!("{relinked:?}"),
-        () = tokio::time::sleep(Duration::from_millis(300)) => {}
+    // One at a time: changes of the registry wait for each other, too. The one that is refused comes first.
+    let changes = async |place: usize| match place {
+        0 => store.remove(&change, outbox.id, None).await.map(|()| None),
+        1 => store.save_contract(&change, &contract).await.map(Some),
+        _ => store.save(&change, &outbox, SecretWrite::Keep).await.map(Some),
+    };
+    for place in 0..3 {
+        let mut mail = prepared(store.now(), &outbox);
+        // The contract was saved by the change before the last.
+        mail.basis.contract = Some(Revision::new(if place < 2 { 1 } else { 2 }));
+        let mut tx = host.begin().await.unwrap();
+        enqueue(&store, &mut tx, &mail).await.unwrap();
+        let mut changing = std::pin::pin!(changes(place));
+        tokio::select! {
+            changed = &mut changing => panic!("{place}: {changed:?}"),
+            () = tokio::time::sleep(Duration::from_millis(300)) => {}
+        }
+        tx.commit().await.unwrap();
+        match changing.await {
+            // The mail that was on its way counts.
+            Err(error) => assert_eq!((place, error.kind()), (0, &ErrorKind::InUse)),
+            Ok(revision) => assert_eq!(revision, Some(Revision::new(2))),
+        }
     }
-    tx.commit().await.unwrap();
-    let (saved, removed, relinked) = tokio::join!(save, remove, relink);
-    saved.unwrap();
-    relinked.unwrap();
-    // The mail that was on its way counts.
-    assert_eq!(removed.unwrap_err().kind(), &ErrorKind::InUse);
 }
 
 /// Would miss a mail that is sent though its contract was paused before it was committed.
