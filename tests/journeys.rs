@@ -10,3 +10,5 @@ mod faults;
 mod kill;
 #[path = "journeys/mail.rs"]
 mod mail;
+#[path = "journeys/operating.rs"]
+mod operating;

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
-    Actor, BodyId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey, WorkerId,
+    Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
+    WorkerId,
 };
 use postroom::core::ledger::{Place, RemoteKey};
 use postroom::core::mailbox::Mailbox;
@@ -13,11 +14,12 @@ use postroom::core::step::Step;
 use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
-    Audit, AuditEntry, Bodies, Change, ClaimMark, Claimed, ClaimedMail, Clock, Contact, Enqueued,
-    EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem,
-    LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, QueueDesk, QueueIntake, QueueItem,
-    QueueQuery, QueueRecord, QueueWork, Received, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
-    Settlement, Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses,
+    Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
+    Clock, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk,
+    LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, Pruned,
+    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received, Recovered, Rerouting,
+    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep, Switch, Switches,
+    Unsettled, Uses,
 };
 
 use crate::OwnStore;
@@ -69,7 +71,11 @@ delegated! {
         fn health(mailbox: MailboxId) -> Health;
         fn all_health() -> Vec<Health>;
         fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
+        fn probe(now: Timestamp, mailbox: MailboxId, worker: WorkerId, until: Timestamp) -> bool;
         fn clear(now: Timestamp, mailbox: MailboxId) -> ();
+    }
+    Budgets {
+        fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
     }
     Audit {
         fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
@@ -101,6 +107,10 @@ delegated! {
         fn show(id: QueueId) -> Option<QueueRecord>;
         fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
         fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
+        fn prune(now: Timestamp, limit: u32) -> Pruned;
+        fn recover(now: Timestamp, actor: &Actor, since: Timestamp) -> Recovered;
+        fn doubts<'a>(after: Option<&'a QueueId>, limit: u32) -> Vec<Doubt>;
+        fn prove(now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> bool;
     }
     LedgerIntake {
         fn contact(place: &Place) -> Contact;

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use postroom::Postroom;
 use postroom::core::queue::State;
-use postroom::engine::NoObserver;
+use postroom::engine::{NoObserver, Observer};
 use postroom::storage::Store;
 use postroom::transport::OutgoingTransport;
 use postroom_testkit::MailServer;
 use tokio::task::JoinSet;
 
 use crate::house::{PATIENCE, linked, opened, options, queue, smtp, sqlite, submit, work};
-use crate::moments::{Moment, Watched};
+use crate::moments::{Act, Moment, Told, Watched};
 use crate::wired::{Twin, Wired};
 
 const FOLDER: &str = "POSTROOM_FAULTS_FOLDER";
@@ -26,8 +26,18 @@ const TWIN: &str = "POSTROOM_FAULTS_TWIN";
 
 /// A postroom on the file of a folder.
 async fn at(folder: &Path, after: Duration, twin: Twin, outgoing: Arc<dyn OutgoingTransport>) -> Postroom {
+    told(folder, after, twin, outgoing, Arc::new(NoObserver::default())).await
+}
+
+async fn told(
+    folder: &Path,
+    after: Duration,
+    twin: Twin,
+    outgoing: Arc<dyn OutgoingTransport>,
+    observer: Arc<dyn Observer>,
+) -> Postroom {
     let store: Arc<dyn Store> = sqlite(folder, after).await.0;
-    opened(Arc::new(Wired::twin(store, twin)), outgoing, Arc::new(NoObserver::default()), options())
+    opened(Arc::new(Wired::twin(store, twin)), outgoing, observer, options())
 }
 
 /// Sends until it aborts, when a test of this file starts it; otherwise it has nothing to do.
@@ -36,14 +46,14 @@ async fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let last = Moment::named(&Moment::ALL, &std::env::var(AT).unwrap());
     let twin = Moment::named(&Twin::ALL, &std::env::var(TWIN).unwrap());
-    let act = Arc::new(move |moment| {
+    let act: Act = Arc::new(move |moment| {
         if moment == last {
             std::process::abort();
         }
         Box::pin(std::future::ready(())) as _
     });
-    let outgoing = Arc::new(Watched::new(smtp(PATIENCE), act));
-    work(&at(Path::new(&folder), Duration::ZERO, twin, outgoing).await).await;
+    let outgoing = Arc::new(Watched::new(smtp(PATIENCE), Arc::clone(&act)));
+    work(&told(Path::new(&folder), Duration::ZERO, twin, outgoing, Arc::new(Told(act))).await).await;
 }
 
 /// What does not hold when a worker with this store dies at this moment, if anything.

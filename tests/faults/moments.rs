@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use postroom::core::address::Address;
 use postroom::core::endpoint::{Host, Port};
 use postroom::core::id::{ClaimId, MailboxId};
+use postroom::engine::{Event, Observer};
 use postroom::transport::smtp::SmtpTransport;
 use postroom::transport::{Crossing, Job, Lane, OutgoingTransport, ProbeReport, Receipt, Result, Route};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -155,7 +157,18 @@ impl Lane for WatchedLane<'_> {
     async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
         (self.act)(Moment::Answered).await;
         self.inner.finished(attempt, receipt).await;
-        (self.act)(Moment::Settled).await;
+    }
+}
+
+/// Is told what is committed.
+pub(crate) struct Told(pub(crate) Act);
+
+impl Observer for Told {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::Sent { .. }) {
+            // What a test does at a moment, it does at once.
+            let _ = (self.0)(Moment::Settled).now_or_never();
+        }
     }
 }
 

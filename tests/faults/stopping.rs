@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::house::{PATIENCE, linked, opened, options, show, smtp, sqlite, submit, work};
-use crate::moments::{Moment, Watched};
+use crate::moments::{Act, Moment, Told, Watched};
 
 async fn stops(moment: Moment) {
     let folder = tempfile::tempdir().unwrap();
     let server = MailServer::start().await.unwrap();
     let stop = Arc::new(Notify::new());
     let told = Arc::clone(&stop);
-    let act = Arc::new(move |at| {
+    let act: Act = Arc::new(move |at| {
         let told = Arc::clone(&told);
         Box::pin(async move {
             if at == moment {
@@ -30,8 +30,8 @@ async fn stops(moment: Moment) {
         }) as _
     });
     let store = sqlite(folder.path(), Duration::ZERO).await.0;
-    let outgoing = Arc::new(Watched::new(smtp(PATIENCE), act));
-    let postroom = opened(store, outgoing, Arc::new(NoObserver::default()), options());
+    let outgoing = Arc::new(Watched::new(smtp(PATIENCE), Arc::clone(&act)));
+    let postroom = opened(store, outgoing, Arc::new(Told(act)), options());
     linked(&postroom, "ACME", server.smtp_port(), 1).await;
     let mail = submit(&postroom, "ACME").await;
     let run = postroom.run_with(Work::all(), async move { stop.notified().await });

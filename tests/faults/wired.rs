@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
-    Actor, BodyId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey, WorkerId,
+    Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
+    WorkerId,
 };
 use postroom::core::ledger::{Place, RemoteKey};
 use postroom::core::mailbox::Mailbox;
@@ -220,6 +221,10 @@ through! { QueueDesk:
     fn show(id: QueueId) -> Option<QueueRecord>;
     fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
     fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
+    fn prune(now: Timestamp, limit: u32) -> Pruned;
+    fn recover(now: Timestamp, actor: &Actor, since: Timestamp) -> Recovered;
+    fn doubts<'a>(after: Option<&'a QueueId>, limit: u32) -> Vec<Doubt>;
+    fn prove(now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> bool;
 }
 
 through! { LedgerIntake:

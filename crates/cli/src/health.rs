@@ -1,7 +1,9 @@
 //! `postroom health`: how mailboxes do.
 
 use postroom::core::id::MailboxId;
-use serde_json::json;
+use postroom::core::time::Timestamp;
+use postroom::storage::{BudgetOwner, BudgetView, Budgets, Health};
+use serde_json::{Value, json};
 
 use crate::failure::Result;
 use crate::output::fields;
@@ -18,26 +20,53 @@ impl Which {
         if let Some(id) = self.id {
             session.postroom.mailbox(id).await?;
             let health = session.store().health(id).await?;
-            return session.output.document(&health, || fields(&json!(health)));
+            let document = with_budget(&health, &budget(session, id).await?);
+            return session.output.document(&document, || fields(&document));
         }
-        let all = session.store().all_health().await?;
-        let header = ["Mailbox", "State", "Last success", "Failures", "Next attempt", "Last error"];
+        let mut all = Vec::new();
+        for health in session.store().all_health().await? {
+            let budget = budget(session, health.mailbox).await?;
+            all.push(with_budget(&health, &budget));
+        }
+        let header = ["Mailbox", "State", "Last success", "Failures", "Next attempt", "Last error", "Waits"];
         session.output.listing(&header, &all, |health| {
+            let text = |name: &str| match &health[name] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
             let state = match health {
-                health if health.suspended => "suspended",
-                health if health.failures > 0 => "failing",
+                health if health["suspended"] == true => "suspended",
+                health if health["failures"] != 0 => "failing",
                 _ => "good",
             };
-            let time =
-                |at: Option<postroom::core::time::Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+            let waits = health["waits"].as_object().map(|_| {
+                let part = |name: &str| health["waits"][name].as_str().unwrap_or_default().to_owned();
+                format!("{} until {}", part("limit"), part("until"))
+            });
             vec![
-                health.mailbox.to_string(),
+                text("mailbox"),
                 state.to_owned(),
-                time(health.last_success),
-                health.failures.to_string(),
-                time(health.next_attempt),
-                health.last_error.clone().unwrap_or_default(),
+                text("last_success"),
+                text("failures"),
+                text("next_attempt"),
+                text("last_error"),
+                waits.unwrap_or_default(),
             ]
         })
     }
+}
+
+/// How far the limits of an outbox are used, and what it waits for.
+pub(crate) async fn budget(session: &Session, outbox: MailboxId) -> Result<BudgetView> {
+    let now: Timestamp = session.postroom.now();
+    let budgets: &dyn Budgets = session.store();
+    Ok(budgets.budget(now, &BudgetOwner::Outbox(outbox)).await?)
+}
+
+fn with_budget(health: &Health, budget: &BudgetView) -> Value {
+    let mut document = json!(health);
+    document["limits"] = json!(budget.limits);
+    document["waits"] = json!(budget.waits);
+    document
 }

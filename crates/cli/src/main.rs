@@ -16,6 +16,7 @@ mod mailbox;
 mod migrate;
 mod output;
 mod queue;
+mod recover;
 mod rows;
 mod rules;
 mod run;
@@ -80,6 +81,8 @@ enum Command {
     Health(health::Which),
     /// What happened to mail and mailboxes, by growing numbers.
     Events(events::Filter),
+    /// After the database was restored from a backup: put what was unfinished then in doubt, so that nothing is sent again blindly.
+    Recover(recover::Backup),
     /// The rules that input must keep.
     Rules,
     /// Sealing keys.
@@ -143,6 +146,7 @@ async fn perform(Arguments { shared, command }: Arguments) -> Result<()> {
         Command::Ledger(command) => shared.within(async |session| command.perform(session).await).await,
         Command::Health(which) => shared.within(async |session| which.perform(session).await).await,
         Command::Events(filter) => shared.within(async |session| filter.perform(session).await).await,
+        Command::Recover(backup) => shared.within(async |session| backup.perform(session).await).await,
         Command::Rules => rules::perform(shared.output()),
         Command::Key(command) => command.perform(shared.output()),
         Command::Export => shared.within(transfer::export).await,

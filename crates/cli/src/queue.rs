@@ -17,6 +17,8 @@ pub(crate) enum Command {
     List(Filter),
     /// Show a mail with its recipients and its timeline.
     Show { id: QueueId },
+    /// Hold a mail that waits, until it is retried or cancelled.
+    Hold { id: QueueId },
     /// Have a mail sent again that is held, in doubt, refused, expired, dead or bounced. What was in doubt may arrive twice.
     Retry { id: QueueId },
     /// Take a mail back that was not sent yet.
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Reroute { id: QueueId, outbox: MailboxId },
     /// Say what became of a mail in doubt.
     Settle { id: QueueId, verdict: Verdict },
+    /// Remove what the contracts' retention no longer keeps of finished mail. A running worker does it by itself.
+    Prune,
     /// Stop sending, for all, a contract or an outbox. What is submitted meanwhile waits.
     Pause(Which),
     /// Send again.
@@ -79,11 +83,13 @@ impl Command {
         match self {
             Self::List(filter) => filter.perform(session).await,
             Self::Show { id } => show(session, *id).await,
+            Self::Hold { id } => decide(session, *id, Event::Hold).await,
             Self::Retry { id } => retry(session, *id).await,
             Self::Cancel { id } => decide(session, *id, Event::Cancel).await,
             Self::Reroute { id, outbox } => reroute(session, *id, *outbox).await,
             Self::Settle { id, verdict: Verdict::Accepted } => decide(session, *id, Event::Accept).await,
             Self::Settle { id, verdict: Verdict::Refused } => decide(session, *id, Event::Refuse).await,
+            Self::Prune => prune(session).await,
             Self::Pause(which) => switch(session, which, Switch::Paused).await,
             Self::Resume(which) => switch(session, which, Switch::Running).await,
             Self::Paused => paused(session).await,
@@ -133,6 +139,7 @@ async fn show(session: &Session, id: QueueId) -> Result<()> {
         "failures": health.failures,
         "last_error": health.last_error,
         "next_attempt": health.next_attempt,
+        "waits": crate::health::budget(session, record.item.outbox).await?.waits,
     });
     session.output.document(&document, || text(&document, &record))
 }
@@ -187,6 +194,13 @@ async fn reroute(session: &Session, id: QueueId, outbox: MailboxId) -> Result<()
     let item = record(session, id).await?.item;
     session.output.document(&with_words(&item, &item), || {
         format!("mail {id} goes by outbox {outbox} as {} and is {}", item.sender, item.state)
+    })
+}
+
+async fn prune(session: &Session) -> Result<()> {
+    let pruned = session.postroom.prune().await?;
+    session.output.document(&pruned, || {
+        format!("{} mails removed, and the contents of {} more", pruned.mails, pruned.bodies)
     })
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use postroom::core::address::{Address, NamedAddress};
 use postroom::core::id::{ContractId, IdempotencyKey, LedgerId, RecordId, StepKey};
-use postroom::core::message::{Content, OnDoubt, Submission};
+use postroom::core::message::{Content, OnDoubt, Priority, Submission};
 use postroom::core::template::Values;
+use postroom::core::time::Timestamp;
 use postroom::core::violation::Findings;
 use postroom::engine::Submitted;
 use serde_json::{Value, json};
@@ -70,7 +71,13 @@ pub(crate) struct Letter {
     /// When nobody knows whether the server took it: hold it for a person, or resend it.
     #[arg(long, value_name = "hold|resend", default_value = "hold")]
     on_doubt: OnDoubt,
-    /// Not sent after so many seconds; five days unless given.
+    /// Which mail goes first within an outbox.
+    #[arg(long, value_name = "low|normal|high", default_value = "normal")]
+    priority: Priority,
+    /// Not sent before, as 2026-11-24T18:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<Timestamp>,
+    /// Not sent after so many seconds; unless given, five days after it may first be sent.
     #[arg(long, value_name = "SECONDS")]
     expires: Option<u64>,
     /// Submit so many mails, each its own, for load.
@@ -159,6 +166,7 @@ impl Letter {
         submission.in_reply_to = self.in_reply_to;
         submission.idempotency_key.clone_from(&self.idempotency_key);
         submission.on_doubt = self.on_doubt;
+        (submission.priority, submission.not_before) = (self.priority, self.not_before);
         submission.expires_at =
             self.expires.map(|seconds| session.postroom.now() + Duration::from_secs(seconds));
         // The other rules of a mail are found with the bad addresses. Where an address is bad, that none is left is no news.

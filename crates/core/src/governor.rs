@@ -44,6 +44,8 @@ pub struct Governor {
     most: Option<u32>,
     /// When it was changed last.
     changed: Option<Timestamp>,
+    /// When it was cut last.
+    cut: Option<Timestamp>,
 }
 
 impl Governor {
@@ -61,11 +63,10 @@ impl Governor {
 
     /// The server limits; `open` connections were there, the one that heard it included. Half of them stay, at least one.
     pub fn limited(&mut self, now: Timestamp, limited: Limited, open: u32) -> Consequence {
-        let settled = self.changed.is_none_or(|changed| now.since(changed) >= SETTLE);
-        if settled || self.most.is_none() {
+        if self.cut.is_none_or(|cut| now.since(cut) >= SETTLE) {
             let open = self.most.map_or(open, |most| most.min(open));
             self.most = Some((open / 2).max(1));
-            self.changed = Some(now);
+            (self.changed, self.cut) = (Some(now), Some(now));
         }
         match limited {
             Limited::Connections if open > 1 => Consequence::GoOn,
@@ -137,7 +138,18 @@ mod tests {
         assert_eq!((seen[59], seen[60], seen[120]), (2, 3, 4), "one more a minute");
         assert!(seen.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1));
         assert_eq!(seen.last(), Some(&10));
-        assert_eq!(governor, Governor { most: None, changed: governor.changed });
+        assert_eq!(governor.most, None);
+    }
+
+    #[test]
+    fn one_connection_more_that_is_too_many_is_cut_at_once() {
+        let mut governor = Governor::new();
+        governor.limited(at(0), Limited::Connections, 4);
+        governor.succeeded(at(60), 8);
+        assert_eq!(governor.connections(8), 3);
+        // Would miss a step that counts as a cut: a new connection would be refused each second for as long as it settles.
+        governor.limited(at(61), Limited::Connections, 3);
+        assert_eq!(governor.connections(8), 1);
     }
 
     #[test]

@@ -36,7 +36,7 @@ words! {
     Cancelled = "cancelled",
     /// It can't be sent: its attempts are used up, or it can't be built.
     Dead = "dead",
-    /// The connection was lost after the dot and before the reply: nobody knows.
+    /// The connection was lost after the dot and before the reply, or the database was restored: nobody knows.
     InDoubt = "in-doubt",
 }
 
@@ -55,7 +55,8 @@ words! {
     Refuse = "refuse",
     /// It failed for now and is tried again.
     Defer = "defer",
-    /// The connection was lost after the dot, or the worker died after the mark.
+    /// The connection was lost after the dot, or the worker died after the mark; or a person says so of what waits, after the
+    /// database was restored from a backup.
     Doubt = "doubt",
     /// It must wait for a person or an outbox.
     Hold = "hold",
@@ -89,7 +90,7 @@ impl State {
             (Self::Claimed, Event::Mark) => Self::Crossing,
             (Self::Crossing | Self::InDoubt, Event::Accept) => Self::Accepted,
             (Self::Claimed | Self::Crossing | Self::InDoubt, Event::Refuse) => Self::Refused,
-            (Self::Crossing, Event::Doubt) => Self::InDoubt,
+            (Self::Queued | Self::Held | Self::Crossing, Event::Doubt) => Self::InDoubt,
             (Self::Accepted, Event::Bounce) => Self::Bounced,
             (Self::InDoubt | Self::Refused | Self::Expired | Self::Dead | Self::Bounced, Event::Retry) => {
                 Self::Queued

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use postroom_core::budget::Limits;
 use postroom_core::failure::Failure;
 use postroom_core::governor::{Consequence, Limited};
@@ -13,17 +14,20 @@ use postroom_core::id::ClaimId;
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::Event;
 use postroom_core::schedule::Schedule;
-use postroom_core::time::Timestamp;
-use postroom_storage::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement};
+use postroom_storage::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult};
 use postroom_transport::{
     Crossing, Error as TransportError, ErrorKind as TransportKind, Job, Lane, Receipt, Reply, Stage,
 };
 use tokio::time::Instant;
 
-use crate::event::Event as Happened;
+use crate::error::said;
 use crate::lanes::{Place, Signs};
 use crate::postroom::random;
-use crate::worker::{CopyOrder, Holder, STORE_REST, Worker};
+use crate::settling::{Settling, Verdict};
+use crate::worker::{Holder, STORE_REST, Worker};
+
+/// How many mails of a connection may be marked and not settled.
+const MOST_UNSETTLED: usize = 4;
 
 /// One connection's way to the queue.
 struct QueueLane {
@@ -33,12 +37,11 @@ struct QueueLane {
     mailbox: Mailbox,
     signs: Arc<Signs>,
     place: Place,
-    /// When it began, by the store's clock.
-    begun: Timestamp,
     /// Whether it has had no mail.
     idle: AtomicBool,
     /// The claims in hand, with the time at which they were taken.
     claims: Mutex<HashMap<ClaimId, (Claimed, Instant)>>,
+    settling: Settling,
 }
 
 /// Drives one connection of an outbox until nothing is due for it.
@@ -58,11 +61,17 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
         mailbox,
         signs,
         place,
-        begun,
         idle,
         claims: Mutex::default(),
+        settling: Settling::default(),
     };
-    match transport.carry(&route, &lane).await {
+    let carried = async {
+        let carried = transport.carry(&route, &lane).await;
+        lane.settling.close();
+        carried
+    };
+    // What servers said is committed beside the talk, not in it.
+    match tokio::join!(carried, lane.settling.settle(&worker, &lane.mailbox, begun)).0 {
         // The server is there and let the outbox in, and there was nothing to send any more.
         Ok(()) if lane.idle.load(Ordering::SeqCst) => worker.works(id).await,
         Ok(()) => {}
@@ -77,11 +86,6 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
             }
         }
     }
-}
-
-/// An error for a timeline or a mailbox's health: what, where, the server's words, and what to do.
-pub(crate) fn said(error: &TransportError) -> String {
-    format!("{error}; {}", error.remedy())
 }
 
 impl QueueLane {
@@ -140,19 +144,10 @@ impl QueueLane {
                 format!("it has {recipients} recipients, and outbox {outbox} may write to {most} a day");
             return Err((Event::Hold, format!("{why}; raise the limit and retry it, or send it in parts")));
         }
-        let content = self.worker.insist(async || match self.worker.postroom.read_body(claimed.body).await {
-            Ok(content) => Ok(content),
-            Err(error) => match error.kind() {
-                crate::ErrorKind::Store(kind) => {
-                    Err(postroom_storage::Error::new(kind.clone(), "read the mail"))
-                }
-                _ => Err(postroom_storage::Error::new(
-                    postroom_storage::ErrorKind::Unreadable,
-                    "read the mail",
-                )),
-            },
-        });
-        let content = content.await.map_err(|error| (Event::Die, error.to_string()))?;
+        let content = match &claimed.content {
+            Some(content) => content.clone(),
+            None => self.content(claimed).await.map_err(|error| (Event::Die, error.to_string()))?,
+        };
         if u64::try_from(content.len()).ok() != Some(claimed.size) {
             return Err((
                 Event::Die,
@@ -163,44 +158,26 @@ impl QueueLane {
         Ok(Job::new(claimed.claim, claimed.return_path.clone(), recipients, content))
     }
 
-    /// Commits what became of a claim, and says so. The store may be away for a while: this waits for it.
-    async fn settle(
-        &self,
-        claimed: &Claimed,
-        results: Vec<RecipientResult>,
-        due_at: Timestamp,
-        attempt: Attempt,
-    ) {
-        let events: Vec<Event> = results.iter().map(|result| result.event).collect();
-        let settlement = Settlement { id: claimed.id, claim: claimed.claim, results, due_at, attempt };
-        let settlements = std::slice::from_ref(&settlement);
-        let settled =
-            self.worker.insist(|| self.queue().settle(self.worker.postroom.now(), settlements)).await;
-        match settled.as_deref() {
-            Ok([Settled::Applied | Settled::Late]) => {
-                if events.contains(&Event::Accept)
-                    && let Some(order) = CopyOrder::of(&self.mailbox, claimed.body)
-                {
-                    self.worker.order(order);
-                }
-                let (id, outbox) = (claimed.id, claimed.outbox);
-                self.worker.postroom.observe(&Happened::Sent { id, outbox, results: events });
-            }
-            Ok(_) => {
-                tracing::info!(target: "postroom", "mail {}: the answer came too late to count", claimed.id)
-            }
-            Err(error) => self.worker.store_failed(error),
-        }
+    /// The content of a mail, however long the store is away.
+    async fn content(&self, claimed: &Claimed) -> postroom_storage::Result<Bytes> {
+        const STAGE: &str = "read the mail";
+        let read = async || {
+            let read = self.worker.postroom.read_body(claimed.body, Some(claimed.size)).await;
+            read.map_err(|error| match error.kind() {
+                crate::ErrorKind::Store(kind) => postroom_storage::Error::new(kind.clone(), STAGE),
+                _ => postroom_storage::Error::new(postroom_storage::ErrorKind::Unreadable, STAGE),
+            })
+        };
+        self.worker.insist(read).await
     }
 
-    /// The same for all recipients of a claim.
-    async fn settle_all(&self, claimed: &Claimed, event: Event, detail: &str, attempt: Attempt) {
-        let results = claimed
-            .recipients
-            .iter()
-            .map(|(place, _)| RecipientResult { recipient: *place, event, detail: detail.to_owned() })
-            .collect();
-        self.settle(claimed, results, self.worker.postroom.now(), attempt).await;
+    /// Has all recipients of a claim settled in the same way.
+    fn settle_all(&self, claimed: Claimed, event: Event, detail: &str) {
+        let result =
+            |(place, _): &(u32, _)| RecipientResult { recipient: *place, event, detail: detail.to_owned() };
+        let results = claimed.recipients.iter().map(result).collect();
+        let (due_at, attempt) = (self.worker.postroom.now(), Attempt::Spent);
+        self.settling.add(Verdict { claimed, results, due_at, attempt, works: false, limit: None });
     }
 }
 
@@ -241,13 +218,15 @@ impl Lane for QueueLane {
                     self.claims.lock().ok()?.insert(claimed.claim, (claimed, taken));
                     return Some(job);
                 }
-                Err((event, detail)) => self.settle_all(&claimed, event, &detail, Attempt::Spent).await,
+                Err((event, detail)) => self.settle_all(claimed, event, &detail),
             }
         }
         None
     }
 
     async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
+        // Promise P1: no further dot while so many are marked and not settled.
+        self.settling.fewer_than(MOST_UNSETTLED).await;
         let (mut wait, most) = STORE_REST;
         // A mark whose commit has an unknown outcome can be repeated, for as long as the claim is surely held.
         while let Some(mark) = self.live(attempt) {
@@ -292,7 +271,6 @@ impl Lane for QueueLane {
                 RecipientResult { recipient: *place, event, detail }
             })
             .collect();
-        self.settle(&claimed, results, due_at, if spent { Attempt::Spent } else { Attempt::Free }).await;
         let answered = receipt.outcomes.iter().any(|outcome| match outcome {
             Ok(_) => true,
             Err(error) => matches!(
@@ -300,18 +278,16 @@ impl Lane for QueueLane {
                 TransportKind::Refused | TransportKind::Deferred | TransportKind::TooLarge
             ),
         });
-        if answered {
-            self.worker.works(claimed.outbox).await;
-        }
         if receipt.outcomes.iter().any(Result::is_ok) {
             self.worker.lanes.succeeded(claimed.outbox, now, self.registered());
         }
-        if let Some(error) =
-            receipt.outcomes.iter().find_map(|outcome| outcome.as_ref().err().filter(|e| limits(e)))
-        {
+        let mut errors = receipt.outcomes.into_iter().filter_map(Result::err);
+        let limit = errors.find(limits);
+        if let Some(error) = &limit {
             self.learns(error);
-            self.worker.fails_since(claimed.outbox, Some(self.begun), error.failure(), said(error)).await;
         }
+        let attempt = if spent { Attempt::Spent } else { Attempt::Free };
+        self.settling.add(Verdict { claimed, results, due_at, attempt, works: answered, limit });
     }
 }
 

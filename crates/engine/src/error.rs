@@ -166,3 +166,8 @@ impl From<Invalid> for Error {
         Violations::from(invalid.at(field)).into()
     }
 }
+
+/// An error for a timeline or a mailbox's health: what, where, the server's words, and what to do.
+pub(crate) fn said(error: &postroom_transport::Error) -> String {
+    format!("{error}; {}", error.remedy())
+}

@@ -1,38 +1,18 @@
 //! Explain: which outbox would send a mail, as whom, and why; and the reading of links by which submissions decide too.
-//! The decision itself is `postroom_core::resolve`.
+//! The decision itself is `postroom_core::resolve`; what is read is in `links`.
 
 use std::collections::HashMap;
 
 use postroom_core::address::Address;
 use postroom_core::contract::Contract;
 use postroom_core::id::{ContractId, MailboxId, StepKey};
-use postroom_core::mailbox::{Mailbox, Outbox};
+use postroom_core::mailbox::Mailbox;
 use postroom_core::resolve::{Question, Resolution, resolve};
-use postroom_core::step::{Step, StepOutbox};
+use postroom_core::step::StepOutbox;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::links::Links;
 use crate::postroom::Postroom;
-
-/// The links and boxes that one decision was made by.
-#[derive(Debug)]
-pub(crate) struct Links {
-    pub(crate) contract: Option<Contract>,
-    pub(crate) step: Option<Step>,
-    standard: Option<MailboxId>,
-    pub(crate) mailboxes: HashMap<MailboxId, Mailbox>,
-}
-
-impl Links {
-    /// A mailbox that the decision names.
-    pub(crate) fn mailbox(&self, id: MailboxId) -> Result<&Mailbox> {
-        self.mailboxes.get(&id).ok_or_else(|| Error::new(ErrorKind::NotFound, "find the outbox"))
-    }
-
-    /// What only an outbox has, of a mailbox that the decision names.
-    pub(crate) fn outbox(&self, id: MailboxId) -> Result<&Outbox> {
-        self.mailbox(id)?.settings.outbox().ok_or_else(|| Error::new(ErrorKind::NotFound, "find the outbox"))
-    }
-}
 
 impl Postroom {
     /// Says which outbox would send a mail, as whom, and why; nothing is sent.

@@ -18,8 +18,8 @@ use postroom_transport::{
 };
 
 use crate::collect::{Collected, Collector};
-use crate::dispatch::said;
 use crate::error::Error;
+use crate::error::said;
 use crate::event::Event;
 use crate::sort::Sorted;
 use crate::worker::Worker;

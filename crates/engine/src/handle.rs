@@ -26,7 +26,7 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     if claimed.attempt > worker.postroom.ports.options.handler_calls {
         return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
     }
-    let raw = match worker.postroom.read_body(claimed.body).await {
+    let raw = match worker.postroom.read_body(claimed.body, None).await {
         Ok(raw) => raw,
         // The claim runs out, and the mail is tried again then.
         Err(error) => return worker.store_failed(&error),

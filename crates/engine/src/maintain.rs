@@ -1,9 +1,12 @@
 //! Maintain: what keeps the queue honest between dispatches. Claims of dead workers end, mail whose time ran out expires,
-//! held mail whose outbox is usable goes on, contents that no row refers to are swept away.
+//! held mail whose outbox is usable goes on, contents that no row refers to are swept away, and retention prunes what is finished; and
+//! recovery, after a database was restored.
 
 use std::time::Duration;
 
-use postroom_storage::{Bodies, QueueWork, Sweep};
+use postroom_core::id::Actor;
+use postroom_core::time::Timestamp;
+use postroom_storage::{Bodies, Pruned, QueueDesk, QueueWork, Recovered, Sweep};
 
 use crate::error::Result;
 use crate::postroom::Postroom;
@@ -13,6 +16,8 @@ use crate::worker::Worker;
 const ROUND: Duration = Duration::from_secs(5);
 /// How old a staged content is before it counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many mails one transaction of a pruning removes: nobody who writes waits for a long one.
+const PRUNED: u32 = 100;
 
 impl Postroom {
     /// Ends claims whose lease ran out and mails whose time ran out. A running worker does this by itself.
@@ -32,6 +37,49 @@ impl Postroom {
         let bodies: &dyn Bodies = self.store();
         Ok(bodies.sweep(self.now() - ABANDONED).await?)
     }
+
+    /// Removes of finished mail what its contract's retention no longer keeps, in short transactions. Gives what it removed. A
+    /// running worker does this by itself, each hour.
+    ///
+    /// # Errors
+    /// Of the store; what was removed before stays removed.
+    pub async fn prune(&self) -> Result<Pruned> {
+        self.prune_until(|| false).await
+    }
+
+    async fn prune_until(&self, is_enough: impl Fn() -> bool) -> Result<Pruned> {
+        let desk: &dyn QueueDesk = self.store();
+        let mut total = Pruned::default();
+        loop {
+            let pruned = desk.prune(self.now(), PRUNED).await?;
+            if pruned == Pruned::default() {
+                return Ok(total);
+            }
+            total.bodies += pruned.bodies;
+            total.mails += pruned.mails;
+            total.events += pruned.events;
+            if is_enough() {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Puts what was unfinished at `since`, the time of a backup, in doubt, after the database was restored from it: it may have
+    /// been sent since then, so nothing of it is sent again by itself, and a person or the Sent folder settles it. Also mail that
+    /// says resend: a restore is no lost reply. Mail that was submitted afterwards goes on.
+    ///
+    /// Stop the workers first: what a live worker has in hand is left alone and counted as busy; call it again then. What was
+    /// finished between backup and failure is unfinished again in the backup, and so in doubt. The boxes are not looked at:
+    /// received mail is fetched again by its keys.
+    ///
+    /// # Errors
+    /// Of the store; what was put in doubt before stays so, and the call can be repeated.
+    pub async fn recover(&self, actor: &Actor, since: Timestamp) -> Result<Recovered> {
+        let desk: &dyn QueueDesk = self.store();
+        let recovered = desk.recover(self.now(), actor, since).await?;
+        self.ports.bell.notify_one();
+        Ok(recovered)
+    }
 }
 
 /// Maintains until the worker stops.
@@ -39,6 +87,7 @@ pub(crate) async fn maintain(worker: &Worker) {
     let mut rounds = 0_u32;
     while !worker.is_stopping() {
         match worker.postroom.expire().await {
+            Ok(sweep) if sweep.doubted > 0 => worker.doubts(),
             Ok(sweep) if sweep != Sweep::default() => worker.postroom.ports.bell.notify_one(),
             Ok(_) => {}
             Err(error) => worker.store_failed(&error),
@@ -47,6 +96,10 @@ pub(crate) async fn maintain(worker: &Worker) {
         if rounds.is_multiple_of(720) {
             let tidied = match worker.postroom.release_all().await {
                 Ok(_) => worker.postroom.sweep_bodies().await,
+                Err(error) => Err(error),
+            };
+            let tidied = match tidied {
+                Ok(_) => worker.postroom.prune_until(|| worker.is_stopping()).await.map(drop),
                 Err(error) => Err(error),
             };
             if let Err(error) = tidied {

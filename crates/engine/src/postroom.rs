@@ -18,6 +18,7 @@ use crate::event::Event;
 use crate::handler::{
     AskAPerson, MessageHandler, NoObserver, NoRecipients, Observer, RecipientDirectory, RequesterDirectory,
 };
+use crate::links::KnownLinks;
 use crate::unlock::token::TokenKeys;
 
 /// How a postroom behaves where the host may choose.
@@ -74,6 +75,7 @@ pub(crate) struct Ports {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) options: Options,
     pub(crate) tokens: TokenKeys,
+    pub(crate) known: KnownLinks,
     /// Counts the ids that were made.
     sequence: AtomicU16,
     /// Rung when this process has queued mail or stored mail: a worker looks at once.
@@ -107,6 +109,7 @@ impl Postroom {
                 observer: Arc::new(NoObserver::default()),
                 options: Options::default(),
                 tokens: TokenKeys::default(),
+                known: KnownLinks::default(),
                 sequence: AtomicU16::new(0),
                 bell: Notify::new(),
             },

@@ -57,7 +57,7 @@ impl Postroom {
         }
         let rewritten = record.body.ok_or_else(|| unfit("no content"))?;
         let links = self.links(&record.item.contract, record.item.step.as_ref()).await?;
-        let bytes = self.read_body(rewritten).await?;
+        let bytes = self.read_body(rewritten, None).await?;
         let was = addressing(&bytes)?;
         let mailbox = |id| links.mailboxes.get(&id);
         let question = self.question(&links, &mailbox, None);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postroom_core::failure::Failure;
 use postroom_core::id::MailboxId;
 
-use crate::dispatch::said;
+use crate::error::said;
 use crate::worker::{CopyOrder, Worker};
 
 /// Makes the copies that one companion gets, over one session as long as it lasts.
@@ -27,7 +27,7 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
     };
     let mut session = None;
     for order in orders {
-        let content = match postroom.read_body(order.body).await {
+        let content = match postroom.read_body(order.body, None).await {
             Ok(content) => content,
             Err(error) => {
                 worker.store_failed(&error);

@@ -1,9 +1,11 @@
 //! Submit: a mail of the host is resolved, composed, frozen and put into the queue; and notify, which submits the mail of
 //! a step by its template.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use postroom_core::address::NamedAddress;
-use postroom_core::id::{ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey};
+use postroom_core::id::{BodyId, ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey};
 use postroom_core::message::{Content, Submission, check_size};
 use postroom_core::mime::{Composition, check_raw, compose, parse};
 use postroom_core::queue::{Basis, Prepared, Recipient, Role};
@@ -19,7 +21,7 @@ use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, Que
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::explain::Links;
+use crate::links::Links;
 use crate::postroom::{Postroom, random};
 
 /// How often a decision is made again when links change in between.
@@ -62,7 +64,11 @@ impl Postroom {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (prepared, content) = self.prepare(submission).await?;
+            let known = if tries == 1 { self.prepare_by_known(submission).await } else { None };
+            let (prepared, content) = match known {
+                Some(prepared) => prepared,
+                None => self.prepare(submission).await?,
+            };
             let store = self.store();
             match store.enqueue(self.now(), &prepared, content).await {
                 Ok(Enqueued::New(id)) => {
@@ -145,9 +151,25 @@ impl Postroom {
     /// As for [`Postroom::submit`], but for what only the insert can find.
     pub async fn prepare(&self, submission: &Submission) -> Result<(Prepared, Bytes)> {
         submission.check()?;
+        let links = Arc::new(self.links(&submission.contract, submission.step.as_ref()).await?);
+        self.ports.known.keep(&submission.contract, submission.step.as_ref(), &links);
+        self.prepare_by(submission, &links).await
+    }
+
+    /// The same by the links that were read last, if that comes to an end that the insert asks again in whole: what is held or falls
+    /// back depends on boxes that it does not ask about, and a refusal is never inserted.
+    async fn prepare_by_known(&self, submission: &Submission) -> Option<(Prepared, Bytes)> {
+        submission.check().ok()?;
+        let links = self.ports.known.of(&submission.contract, submission.step.as_ref())?;
+        let (prepared, content) = self.prepare_by(submission, &links).await.ok()?;
+        let resolution = &prepared.resolution;
+        let by_fallback = resolution.reasons.iter().any(|reason| matches!(reason, Reason::Fallback { .. }));
+        (!resolution.held && !by_fallback).then_some((prepared, content))
+    }
+
+    async fn prepare_by(&self, submission: &Submission, links: &Links) -> Result<(Prepared, Bytes)> {
         let now = self.now();
-        let links = self.links(&submission.contract, submission.step.as_ref()).await?;
-        let resolution = self.decide(&links, submission.sender.as_ref())?;
+        let resolution = self.decide(links, submission.sender.as_ref())?;
         let outbox = links.mailbox(resolution.outbox)?;
         let parent = match submission.in_reply_to {
             Some(id) => Some(self.parent(&submission.contract, id).await?),
@@ -184,10 +206,10 @@ impl Postroom {
             resolution,
         };
         let content = match &submission.content {
-            Content::Raw(bytes) => freeze_raw(bytes, outbox.settings.max_message(), &links, &mut mail)?,
-            content => freeze(content, submission, &links, parent, &mut mail, now)?,
+            Content::Raw(bytes) => freeze_raw(bytes, outbox.settings.max_message(), links, &mut mail)?,
+            content => freeze(content, submission, links, parent, &mut mail, now)?,
         };
-        check_size(u64::try_from(content.len()).unwrap_or(u64::MAX), outbox.settings.max_message())?;
+        check_size(length(&content), outbox.settings.max_message())?;
         Ok((mail, content))
     }
 
@@ -206,7 +228,7 @@ impl Postroom {
             return Err(not_found());
         }
         let mail = match found.body {
-            Some(body) => parse(&self.read_body(body).await?),
+            Some(body) => parse(&self.read_body(body, None).await?),
             None => postroom_core::mail::Mail::default(),
         };
         let message_id = found.item.message_id;
@@ -214,16 +236,23 @@ impl Postroom {
         Ok(Parent { message_id, references })
     }
 
-    /// The whole content of a mail.
-    pub(crate) async fn read_body(&self, id: postroom_core::id::BodyId) -> Result<Bytes> {
+    /// The whole content of a mail, of `size` bytes where that is known.
+    pub(crate) async fn read_body(&self, id: BodyId, size: Option<u64>) -> Result<Bytes> {
         let bodies: &dyn Bodies = self.store();
         let mut whole = bytes::BytesMut::new();
-        let mut first = None;
+        let (mut first, mut read) = (None, 0);
         for number in 0.. {
+            if size == Some(read) {
+                break;
+            }
             match bodies.piece(id, number).await? {
                 None => break,
-                Some(piece) if number == 0 => first = Some(piece),
+                Some(piece) if number == 0 => {
+                    read = length(&piece);
+                    first = Some(piece);
+                }
                 Some(piece) => {
+                    read += length(&piece);
                     if let Some(first) = first.take() {
                         whole.extend_from_slice(&first);
                     }
@@ -234,6 +263,10 @@ impl Postroom {
         // Most mails are one piece: it is passed on without a copy.
         Ok(first.unwrap_or_else(|| whole.freeze()))
     }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// The recipients, each once: the first of To, Cc, Bcc counts.

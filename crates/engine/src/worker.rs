@@ -23,6 +23,9 @@ use crate::postroom::{Postroom, random};
 /// How long a task waits when the store fails, at first and at most.
 pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// For how long a success that was recorded is no news. Another process may have recorded a failure since.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// A sent copy that is to be made.
 #[derive(Debug)]
 pub(crate) struct CopyOrder {
@@ -81,10 +84,14 @@ pub(crate) struct Worker {
     trouble: Mutex<Option<(Instant, Duration)>>,
     stopping: AtomicBool,
     stop: Notify,
+    /// Whether mail came into doubt since it was asked.
+    doubted: AtomicBool,
     /// The connections of each outbox.
     pub(crate) lanes: Arc<Lanes>,
     /// Failures are recorded one by one, so that those of one outage count once.
     failing: tokio::sync::Mutex<()>,
+    /// When each mailbox was recorded to work.
+    working: Mutex<BTreeMap<MailboxId, Instant>>,
     /// Sent copies that are to be made, by companion.
     copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
 }
@@ -101,8 +108,10 @@ impl Worker {
             trouble: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            doubted: AtomicBool::new(false),
             lanes: Arc::default(),
             failing: tokio::sync::Mutex::default(),
+            working: Mutex::default(),
             copies: Mutex::default(),
         }
     }
@@ -127,6 +136,17 @@ impl Worker {
     pub(crate) fn holds(&self, claimed: Instant) -> bool {
         let since = self.renewed.lock().map_or(claimed, |renewed| claimed.max(*renewed));
         since.elapsed() < self.lease - self.lease / 10
+    }
+
+    /// Says that mail came into doubt: it is looked for at once.
+    pub(crate) fn doubts(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+        self.postroom.ports.bell.notify_one();
+    }
+
+    /// Whether mail came into doubt since the last call.
+    pub(crate) fn has_doubted(&self) -> bool {
+        self.doubted.swap(false, Ordering::SeqCst)
     }
 
     /// Has a sent copy made.
@@ -250,9 +270,16 @@ impl Worker {
             .filter(|rest| !rest.is_zero())
     }
 
-    /// Records that a mailbox works.
+    /// Records that a mailbox works. What this process has just recorded is not recorded for each mail anew.
     pub(crate) async fn works(&self, mailbox: MailboxId) {
-        self.record(mailbox, &Sign::Success).await;
+        let is_known = |at: &Instant| at.elapsed() < FRESH;
+        let known = self.working.lock().is_ok_and(|working| working.get(&mailbox).is_some_and(is_known));
+        if !known
+            && self.record(mailbox, &Sign::Success).await.is_ok()
+            && let Ok(mut working) = self.working.lock()
+        {
+            working.insert(mailbox, Instant::now());
+        }
     }
 
     /// Records that a mailbox failed, and how long it rests or that a person must act.
@@ -289,17 +316,22 @@ impl Worker {
                 Sign::Failure { error: error.clone(), wait: rest(health.failures, asked, seed) }
             }
         };
-        self.record(mailbox, &sign).await;
+        // Whether it is recorded or not, the next success is news.
+        let _ = self.record(mailbox, &sign).await;
         let suspended = matches!(sign, Sign::Suspended { .. });
         tracing::warn!(target: "postroom", "mailbox {mailbox}: {error}");
         self.postroom.ports.observer.observe(&Event::Failed { mailbox, suspended, error });
     }
 
-    async fn record(&self, mailbox: MailboxId, sign: &Sign) {
-        let book: &dyn HealthBook = self.postroom.store();
-        if let Err(error) = book.record(self.postroom.now(), mailbox, sign).await {
-            self.store_failed(&error);
+    async fn record(&self, mailbox: MailboxId, sign: &Sign) -> postroom_storage::Result<()> {
+        if *sign != Sign::Success
+            && let Ok(mut working) = self.working.lock()
+        {
+            working.remove(&mailbox);
         }
+        let book: &dyn HealthBook = self.postroom.store();
+        let recorded = book.record(self.postroom.now(), mailbox, sign).await;
+        recorded.inspect_err(|error| self.store_failed(error))
     }
 }
 

@@ -195,6 +195,15 @@ macro_rules! conformance_tests {
             what_waits_or_failed_is_rerouted_in_the_state_that_it_is_in
             a_reroute_by_what_has_changed_is_refused
             a_rerouted_mail_keeps_the_null_path
+            retention_removes_contents_and_then_mails_and_nothing_unfinished
+            retention_is_the_contracts_and_begins_anew_with_a_retry
+            a_pruning_goes_in_bounded_batches_until_nothing_is_left
+            an_idempotency_key_lives_as_long_as_its_mail_and_at_least_30_days
+            events_leave_with_their_mail_and_their_numbers_are_not_given_again
+            what_has_lost_its_content_is_not_sent_again
+            a_recovery_puts_what_was_unfinished_at_the_backup_in_doubt
+            a_mail_that_was_found_is_accepted_as_the_attempt_that_left_the_doubt
+            a_find_that_proves_nothing_of_the_attempt_changes_nothing
         );
         $crate::conformance_tests!(@$mode $with; bodies:
             staged_pieces_come_back_in_any_order

@@ -2,10 +2,12 @@
 //! process; hosts' tests and the engine's own run over it.
 
 mod bodies;
+mod desk;
 mod events;
 mod ledger;
 mod queue;
 mod registry;
+mod retention;
 mod rows;
 mod store;
 

@@ -1,5 +1,7 @@
 //! The ports to the queue's rows: intake for submissions, work for dispatchers, desk for people.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_core::address::{Address, NamedAddress};
@@ -96,6 +98,8 @@ pub struct Claimed {
     pub body: BodyId,
     /// Its size in bytes.
     pub size: u64,
+    /// The content itself, where the store gives it along: one way to the store fewer for the many mails that are one piece.
+    pub content: Option<Bytes>,
     /// When it was submitted.
     pub created_at: Timestamp,
     /// Not sent after.
@@ -364,6 +368,45 @@ pub struct Rerouting {
     pub return_path: Address,
 }
 
+/// How long an idempotency key is kept at least.
+pub const KEYS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What [`QueueDesk::prune`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "counts of one pruning")]
+pub struct Pruned {
+    /// Contents of mails whose row stays.
+    pub bodies: u64,
+    /// Mails, with all that belongs to them.
+    pub mails: u64,
+    /// Events of mailboxes.
+    pub events: u64,
+}
+
+/// What [`QueueDesk::recover`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "counts of one recovery")]
+pub struct Recovered {
+    /// Mails that are in doubt now.
+    pub doubted: u64,
+    /// Mails that a live worker has.
+    pub busy: u64,
+}
+
+/// A mail in doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by stores, read by the engine")]
+pub struct Doubt {
+    /// The mail.
+    pub id: QueueId,
+    /// Its outbox.
+    pub outbox: MailboxId,
+    /// Its Message-ID, with angle brackets.
+    pub message_id: String,
+    /// The recipients in doubt, each with the attempt that left the doubt.
+    pub recipients: Vec<(u32, ClaimId)>,
+}
+
 /// What people do with the queue.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -398,4 +441,27 @@ pub trait QueueDesk: Send + Sync {
         rerouting: &Rerouting,
         content: Bytes,
     ) -> Result<()>;
+
+    /// Removes what the contracts' retention no longer keeps, in one transaction: at most `limit` contents, as many mails, and as
+    /// many events of mailboxes. Nothing removed means that nothing was left.
+    ///
+    /// 1. The days count from when the last recipient's state became final. An unfinished mail is never touched.
+    /// 2. What was accepted, bounced or cancelled loses its content after `bodies` days and its row, with recipients and
+    ///    events, after `timelines` days.
+    /// 3. What was refused, expired or is dead stays whole, so that it can be sent again, for `dead` days.
+    /// 4. A row stays at least [`KEYS_KEPT`], and with it its idempotency key.
+    /// 5. A content that another row refers to stays. Events of mailboxes stay for the default of `timelines`.
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<Pruned>;
+
+    /// Puts every unfinished recipient of the mails that were submitted until `since` in doubt, by a person's order, after the
+    /// database was restored from a backup of that time: what was queued or held then may have been sent since. Also a mail
+    /// that says resend waits for a person. A mail whose lease is live is left alone and counted. Repeatable.
+    async fn recover(&self, now: Timestamp, actor: &Actor, since: Timestamp) -> Result<Recovered>;
+
+    /// Mails in doubt behind `after`, by id, at most `limit`.
+    async fn doubts<'a>(&self, after: Option<&'a QueueId>, limit: u32) -> Result<Vec<Doubt>>;
+
+    /// Accepts what the attempt `claim` left in doubt, since the mail was found at the server. Gives whether anything changed:
+    /// see [`crate::transition::queue::QueueRow::prove`] for when nothing does.
+    async fn prove(&self, now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> Result<bool>;
 }

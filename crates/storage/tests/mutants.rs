@@ -278,6 +278,10 @@ through! { QueueDesk:
     fn show(id: QueueId) -> Option<QueueRecord>;
     fn decide(now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> ();
     fn reroute(now: Timestamp, actor: &Actor, rerouting: &Rerouting, content: Bytes) -> ();
+    fn prune(now: Timestamp, limit: u32) -> Pruned;
+    fn recover(now: Timestamp, actor: &Actor, since: Timestamp) -> Recovered;
+    fn doubts<'a>(after: Option<&'a QueueId>, limit: u32) -> Vec<Doubt>;
+    fn prove(now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> bool;
 }
 
 through! { LedgerIntake:

@@ -23,6 +23,8 @@ enum Act {
     Settle(usize, Vec<Event>),
     Sweep,
     Decide(Event),
+    Recover,
+    Prove(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -36,6 +38,8 @@ fn act() -> impl Strategy<Value = Act> {
         ((0..3_usize), results).prop_map(|(claim, events)| Act::Settle(claim, events)),
         Just(Act::Sweep),
         event().prop_map(Act::Decide),
+        Just(Act::Recover),
+        (0..3_usize).prop_map(Act::Prove),
     ]
 }
 
@@ -110,6 +114,14 @@ proptest! {
                     log
                 }
                 Act::Sweep => row.sweep(at(now)).1,
+                Act::Recover => {
+                    // A claim that no attempt ever had.
+                    row.recover(at(now), &actor, ClaimId::new(at(0), [255; 10])).unwrap_or_default()
+                }
+                Act::Prove(back) => {
+                    let claim = claims.iter().rev().nth(*back);
+                    claim.map(|claim| row.prove(at(now), *claim, "found")).unwrap_or_default()
+                }
                 Act::Decide(event) => row.decide(at(now), &actor, *event).unwrap_or_default(),
             };
             // Nothing leaves the drawing, and whatever changes is told.

@@ -30,13 +30,22 @@ pub struct Folder {
     pub name: String,
     /// Whether it can be selected.
     pub selectable: bool,
+    /// Whether the server says that it holds what was sent (RFC 6154 section 2).
+    pub sent: bool,
 }
 
 impl Folder {
     /// A folder.
     #[must_use]
     pub fn new(name: impl Into<String>, selectable: bool) -> Self {
-        Self { name: name.into(), selectable }
+        Self { name: name.into(), selectable, sent: false }
+    }
+
+    /// As the one that holds what was sent.
+    #[must_use]
+    pub fn with_sent(mut self) -> Self {
+        self.sent = true;
+        self
     }
 }
 

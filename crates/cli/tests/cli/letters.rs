@@ -147,3 +147,29 @@ async fn a_rejected_sign_in_keeps_the_mail_and_the_mended_box_sends_it() {
     let mail = desk.server.find_accepted_by_subject("kept").expect("it arrived");
     assert!(mail.tls && mail.login.as_deref() == Some("box@acme.example"), "{mail}");
 }
+
+#[tokio::test]
+async fn an_outbox_that_waits_for_its_limit_says_for_which_and_until_when() {
+    let desk = Desk::new().await;
+    let outbox = desk.outbox("a@acme.example").await;
+    desk.json(&["mailbox", "edit", &outbox, "--per-minute", "1"]).await.document();
+    desk.json(&["standard", &outbox]).await.document();
+    let send = async |subject: &str| {
+        desk.json(&[&TO[..], &["x@elsewhere.example", "--subject", subject, "--text", "x"]].concat())
+            .await
+            .id()
+    };
+    let mails = [send("one").await, send("two").await];
+    assert_eq!(desk.json(&["run", "--until-idle"]).await.document()["accepted"], 1);
+    let health = desk.json(&["health", &outbox]).await.document();
+    assert_eq!((&health["waits"]["limit"], &health["limits"][0]["used"]), (&"per-minute".into(), &1.into()));
+    let until = health["waits"]["until"].as_str().expect("a time").to_owned();
+    let shown = desk.json(&["queue", "show", &mails[1]]).await.document();
+    assert_eq!(
+        (&shown["state"], &shown["attempts"], &shown["outbox_health"]["waits"]["until"]),
+        (&"queued".into(), &0.into(), &until.clone().into()),
+        "{shown}"
+    );
+    let listed = desk.call(&["health"]).await.stdout;
+    assert!(listed.contains(&format!("per-minute until {until}")), "{listed}");
+}

@@ -60,3 +60,67 @@ async fn a_mail_goes_by_another_outbox_that_its_contract_or_standard_names() {
     assert_eq!(entry.expect("it is told")["actor"], "ana");
     desk.json(&["queue", "reroute", &id, &other]).await.refusal("not-possible");
 }
+
+#[tokio::test]
+async fn a_mail_waits_for_its_time_and_the_first_goes_first() {
+    let desk = desk().await;
+    desk.json(&["mailbox", "edit", "1", "--max-connections", "1"]).await.document();
+    let late = send(&desk, "late", &["--not-before", "2999-01-01T00:00:00Z"]).await;
+    for priority in ["low", "normal", "high"] {
+        send(&desk, priority, &["--priority", priority]).await;
+    }
+    desk.json(&["run", "--until-idle"]).await.document();
+    let subjects: Vec<_> = desk.server.accepted().iter().filter_map(|mail| mail.header("Subject")).collect();
+    assert_eq!(subjects, ["high", "normal", "low"]);
+    let shown = desk.json(&["queue", "show", &late]).await.document();
+    let due = "2999-01-01T00:00:00";
+    assert_eq!(shown["state"], "queued");
+    assert!(shown["due_at"].as_str().is_some_and(|at| at.starts_with(due)), "{shown}");
+    // The five days begin when it may first be sent.
+    assert!(shown["expires_at"].as_str().is_some_and(|at| at.starts_with("2999-01-06")), "{shown}");
+    let letter = ["send", "--contract", "A", "--to", "x@y.example", "--subject", "s", "--text", "t"];
+    let early = [&letter[..], &["--not-before", "2999-01-01T00:00:00Z", "--expires", "9"]].concat();
+    let told = desk.json(&early).await.refusal("invalid");
+    assert_eq!(told["violations"][0]["rule"], "message.expiry");
+}
+
+#[tokio::test]
+async fn what_a_person_holds_waits_until_the_person_lets_it_go() {
+    let desk = desk().await;
+    let id = send(&desk, "held", &[]).await;
+    assert_eq!(desk.json(&["queue", "hold", &id]).await.document()["state"], "held");
+    desk.json(&["run", "--until-idle"]).await.document();
+    assert_eq!(desk.json(&["queue", "list", "--state", "held"]).await.lines().len(), 1);
+    assert_eq!(desk.json(&["queue", "retry", &id]).await.document()["state"], "queued");
+    assert_eq!(desk.json(&["run", "--until-idle"]).await.document()["accepted"], 1);
+    desk.json(&["queue", "hold", &id]).await.refusal("not-possible");
+}
+
+#[tokio::test]
+async fn after_a_restore_the_unfinished_is_in_doubt_and_a_person_settles_it() {
+    let desk = desk().await;
+    let [lost, sent] = [send(&desk, "one", &[]).await, send(&desk, "two", &[]).await];
+    let recovered =
+        desk.json(&["--actor", "ana", "recover", "--since", "2999-01-01T00:00:00Z"]).await.document();
+    assert_eq!(recovered, json!({ "doubted": 2, "busy": 0 }));
+    desk.json(&["run", "--until-idle"]).await.document();
+    assert_eq!(desk.server.accepted().len(), 0);
+    let shown = desk.json(&["queue", "show", &sent]).await.document();
+    let last = shown["timeline"].as_array().and_then(|all| all.last()).expect("a timeline");
+    assert_eq!((&last["what"], &last["actor"]), (&"doubt".into(), &"ana".into()));
+    assert_eq!(desk.json(&["queue", "settle", &sent, "accepted"]).await.document()["state"], "accepted");
+    desk.json(&["queue", "retry", &lost]).await.document();
+    desk.json(&["run", "--until-idle"]).await.document();
+    assert!(desk.server.accepted().len() == 1 && desk.server.find_accepted_by_subject("one").is_some());
+    assert_eq!(desk.call(&["recover", "--since", "yesterday"]).await.code, Some(1));
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_before_its_time() {
+    let desk = desk().await;
+    let id = send(&desk, "kept", &[]).await;
+    desk.json(&["run", "--until-idle"]).await.document();
+    let pruned = desk.json(&["queue", "prune"]).await.document();
+    assert_eq!(pruned, json!({ "bodies": 0, "mails": 0, "events": 0 }));
+    assert_eq!(desk.json(&["queue", "show", &id]).await.document()["state"], "accepted");
+}

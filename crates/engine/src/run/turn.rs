@@ -19,6 +19,7 @@ use crate::fetch::{Round, fetch};
 use crate::handle::handle;
 use crate::lanes::Signs;
 use crate::maintain::maintain;
+use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
 use crate::worker::{Noun, Worker};
 
@@ -44,8 +45,20 @@ enum Task {
     Call,
     /// Sent copies for a companion.
     Copy(MailboxId),
+    /// The search for mail in doubt in a companion.
+    Proof(MailboxId),
     /// Renewal and maintenance.
     Upkeep,
+}
+
+impl Task {
+    /// The companion in which mail in doubt is searched.
+    fn searched(&self) -> Option<MailboxId> {
+        match self {
+            Self::Proof(companion) => Some(*companion),
+            _ => None,
+        }
+    }
 }
 
 /// What a task leaves behind.
@@ -82,12 +95,21 @@ pub(super) struct Turn {
     rounds: HashMap<MailboxId, Option<Instant>>,
     /// The active inboxes, and when they were looked up.
     inboxes: Option<(Instant, Vec<Mailbox>)>,
+    proofs: Proofs,
 }
 
 impl Turn {
     pub(super) fn new(worker: Arc<Worker>, work: Work) -> Self {
         let (running, rounds) = (HashMap::new(), HashMap::new());
-        Self { worker, work, tasks: JoinSet::new(), running, rounds, inboxes: None }
+        Self {
+            worker,
+            work,
+            tasks: JoinSet::new(),
+            running,
+            rounds,
+            inboxes: None,
+            proofs: Proofs::default(),
+        }
     }
 
     fn store(&self) -> &dyn postroom_storage::Store {
@@ -155,6 +177,7 @@ impl Turn {
         }
         if self.work.send {
             begun += self.begin_lanes().await?;
+            begun += self.begin_proofs().await?;
         }
         if self.work.receive {
             begun += self.begin_rounds().await?;
@@ -168,6 +191,24 @@ impl Turn {
         let open = if self.work.send { queue.open_claims().await? } else { 0 }
             + if self.work.receive { ledger.open_claims().await? } else { 0 };
         Ok(open == 0)
+    }
+
+    /// The search for mails in doubt that are due, one task for each companion at a time.
+    async fn begin_proofs(&mut self) -> Result<usize> {
+        if self.worker.postroom.ports.incoming.is_none() {
+            return Ok(0);
+        }
+        let searched: Vec<MailboxId> = self.running.values().filter_map(Task::searched).collect();
+        let sought = self.proofs.due(&self.worker, |companion| searched.contains(&companion)).await?;
+        let begun = sought.len();
+        for (companion, sought) in sought {
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Proof(companion), async move {
+                prove(worker, companion, sought).await;
+                Done::Nothing
+            });
+        }
+        Ok(begun)
     }
 
     /// The sent copies that were ordered, one task for each companion at a time.

@@ -35,12 +35,21 @@ CREATE TABLE postroom_queue_mail (
     -- here and postroom_queue_open has all three.
     state text COLLATE "C",
     attempts bigint NOT NULL,
-    expires_at bigint NOT NULL
+    expires_at bigint NOT NULL,
+    -- When its state became final: retention counts from here.
+    finished_at bigint
 );
 
 CREATE INDEX postroom_queue_mail_message_id ON postroom_queue_mail (message_id);
 CREATE INDEX postroom_queue_mail_contract ON postroom_queue_mail (contract, id);
 CREATE INDEX postroom_queue_mail_state ON postroom_queue_mail (state, id) WHERE state IS NOT NULL;
+-- What retention looks for: contents and rows of what was sent or taken back, rows of what failed.
+CREATE INDEX postroom_queue_mail_content ON postroom_queue_mail (contract, finished_at)
+    WHERE body IS NOT NULL AND state IN ('accepted', 'bounced', 'cancelled');
+CREATE INDEX postroom_queue_mail_done ON postroom_queue_mail (contract, finished_at)
+    WHERE state IN ('accepted', 'bounced', 'cancelled');
+CREATE INDEX postroom_queue_mail_failed ON postroom_queue_mail (contract, finished_at)
+    WHERE state IN ('refused', 'expired', 'dead');
 CREATE INDEX postroom_queue_mail_body ON postroom_queue_mail (body) WHERE body IS NOT NULL;
 
 -- Unfinished mail: a row leaves when every recipient's state is final, and comes back with a retry.
@@ -178,7 +187,7 @@ CREATE TABLE postroom_event (
 CREATE INDEX postroom_event_mail ON postroom_event (mail, number);
 CREATE INDEX postroom_event_mailbox ON postroom_event (at) WHERE mail IS NULL;
 
--- The hosts' idempotency keys. They stand apart because a key may outlive its mail.
+-- The hosts' idempotency keys. They leave with their mail.
 CREATE TABLE postroom_queue_key (
     contract text COLLATE "C" NOT NULL,
     idempotency_key text COLLATE "C" NOT NULL,
@@ -202,3 +211,5 @@ CREATE TABLE postroom_queue_tally (
     submitted bigint NOT NULL,
     PRIMARY KEY (contract, day, slot)
 ) WITH (fillfactor = 50);
+
+CREATE INDEX postroom_queue_tally_day ON postroom_queue_tally (day);

@@ -553,11 +553,15 @@ pub(super) async fn a_claim_gives_what_its_worker_needs(subject: Subject) {
         attempt: 1,
         body: show(&store, mail.id).await.body.expect("it has its content"),
         size: u64::try_from(content(&mail).len()).expect("small"),
+        content: claimed.content.clone(),
         created_at: at(0),
         expires_at: mail.expires_at,
         on_doubt: OnDoubt::Resend,
     };
     assert_eq!(claimed, want);
+    if let Some(given) = &claimed.content {
+        assert_eq!(*given, content(&mail), "a store may give the content along, and then gives it whole");
+    }
     assert_eq!(states(&store, mail.id).await, [State::Claimed; 2]);
     settle(&store, 2, &settlement(&claimed, 60, &[Event::Refuse, Event::Defer])).await;
     let again = claim_one(&store, 60, standard).await;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_core::budget::{Limits, Wait};
-use postroom_core::id::{Actor, BodyId, MailboxId, QueueId, WorkerId};
-use postroom_core::queue::{Event, Prepared, State};
+use postroom_core::id::{BodyId, MailboxId, QueueId, WorkerId};
+use postroom_core::queue::Prepared;
 use postroom_core::time::Timestamp;
 
 use super::rows::{Line, QueuedMail, Rows, count, page};
@@ -15,8 +15,7 @@ use super::store::MemoryStore;
 use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
-    ClaimMark, Claimed, Enqueued, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
-    RecipientState, Rerouting, SentMail, Settled, Settlement, Sweep,
+    ClaimMark, Claimed, Enqueued, QueueIntake, QueueItem, QueueWork, SentMail, Settled, Settlement, Sweep,
 };
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
@@ -26,7 +25,7 @@ use crate::transition::registry::{OutboxState, Stored};
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 impl QueuedMail {
-    fn item(&self) -> QueueItem {
+    pub(super) fn item(&self) -> QueueItem {
         let (mail, row) = (&self.mail, &self.row);
         QueueItem {
             id: mail.id,
@@ -60,7 +59,7 @@ struct Ready {
 }
 
 impl Rows {
-    fn unfinished(&self) -> impl Iterator<Item = &QueuedMail> {
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &QueuedMail> {
         self.hot.iter().filter_map(|id| self.queue.get(id))
     }
 
@@ -125,10 +124,14 @@ impl Rows {
     }
 
     /// Changes a mail and keeps what depends on its state.
-    fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut QueuedMail) -> T) -> Option<T> {
+    pub(super) fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut QueuedMail) -> T) -> Option<T> {
         let one = self.queue.get_mut(&id)?;
+        let before = one.row.clone();
         let result = change(one);
         let is_finished = one.row.is_finished();
+        if one.row != before {
+            one.finished_at = one.timeline.last().map(|entry| entry.at).filter(|_| is_finished);
+        }
         self.publish_mail(id);
         if is_finished {
             self.hot.remove(&id)
@@ -139,7 +142,7 @@ impl Rows {
     }
 
     /// What is stored of that by which a decision for `outbox` about a mail was made.
-    fn stored(&self, outbox: MailboxId, mail: &Prepared) -> Stored {
+    pub(super) fn stored(&self, outbox: MailboxId, mail: &Prepared) -> Stored {
         Stored {
             outbox: self.mailboxes.get(&outbox).map(OutboxState::from),
             contract: self.contracts.get(&mail.contract).map(|contract| contract.revision),
@@ -200,7 +203,10 @@ impl QueueIntake for MemoryStore {
         rows.hot.insert(mail.id);
         let mail = mail.clone();
         let id = mail.id;
-        rows.queue.insert(id, QueuedMail { mail, row, body, size, timeline: vec![entry], told: 0 });
+        rows.queue.insert(
+            id,
+            QueuedMail { mail, row, body, size, timeline: vec![entry], told: 0, finished_at: None },
+        );
         rows.publish_mail(id);
         Ok(Enqueued::New(id))
     }
@@ -278,6 +284,7 @@ impl QueueWork for MemoryStore {
                     attempt: one.row.attempts.saturating_add(1),
                     body: one.body,
                     size: one.size,
+                    content: None,
                     created_at: one.row.created_at,
                     expires_at: one.row.expires_at,
                     on_doubt: one.row.on_doubt,
@@ -370,79 +377,5 @@ impl Budgets for MemoryStore {
             limits: Used::all(rows.limits(*outbox), &budget, now),
             waits: rows.waits(*outbox).filter(|wait| wait.until > now),
         })
-    }
-}
-
-#[async_trait]
-impl QueueDesk for MemoryStore {
-    async fn list(&self, query: &QueueQuery) -> Result<Vec<QueueItem>> {
-        let rows = self.rows();
-        let fits = |one: &&QueuedMail| {
-            query.contract.as_ref().is_none_or(|contract| one.mail.contract == *contract)
-                && query.after.is_none_or(|after| one.mail.id > after)
-                && query.state.is_none_or(|state: State| one.row.state() == state)
-        };
-        Ok(rows.queue.values().filter(fits).take(page(query.limit)).map(QueuedMail::item).collect())
-    }
-
-    async fn show(&self, id: QueueId) -> Result<Option<QueueRecord>> {
-        let rows = self.rows();
-        Ok(rows.queue.get(&id).map(|one| {
-            let recipients = one.mail.recipients.iter().zip(&one.row.recipients);
-            QueueRecord {
-                item: one.item(),
-                recipients: recipients
-                    .map(|(recipient, row)| RecipientState { recipient: recipient.clone(), state: row.state })
-                    .collect(),
-                timeline: one.timeline.clone(),
-                raw: one.mail.raw,
-                body: Some(one.body),
-            }
-        }))
-    }
-
-    async fn decide(&self, now: Timestamp, actor: &Actor, id: QueueId, event: Event) -> Result<()> {
-        let decided = self.rows().change(id, |one| {
-            let entries = one.row.decide(now, actor, event)?;
-            one.timeline.extend(entries);
-            Ok(())
-        });
-        decided.unwrap_or_else(|| Err(Error::new(ErrorKind::NotFound, "decide on a mail")))
-    }
-
-    async fn reroute(
-        &self,
-        now: Timestamp,
-        actor: &Actor,
-        rerouting: &Rerouting,
-        content: Bytes,
-    ) -> Result<()> {
-        const STAGE: &str = "reroute a mail";
-        let (mut rows, to) = (self.rows(), &rerouting.resolution);
-        let one = rows.queue.get(&rerouting.id).ok_or_else(|| Error::new(ErrorKind::NotFound, STAGE))?;
-        let mail = &one.mail;
-        if mail.raw {
-            return Err(Error::new(ErrorKind::NotPossible { state: "raw" }, STAGE));
-        }
-        let detail = to.told_of_reroute(rerouting.from, &mail.resolution.sender.to_string());
-        let entry = one.row.reroute(now, actor, detail)?;
-        if (mail.resolution.outbox, one.body) != (rerouting.from, rerouting.rewritten) {
-            return Err(Error::new(ErrorKind::Conflict, STAGE));
-        }
-        if !rows.stored(to.outbox, mail).upholds_decision(to, &rerouting.basis, mail.step.as_ref()) {
-            return Err(Error::new(ErrorKind::StaleDecision, STAGE));
-        }
-        // Only its uniqueness counts: a claim's number serves.
-        let body = BodyId::from_uuid(rows.next_claim(now).uuid());
-        let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        rows.bodies.remove(&rerouting.rewritten);
-        rows.add_body(now, body, &content);
-        rows.change(rerouting.id, |one| {
-            (one.body, one.size) = (body, size);
-            one.mail.resolution = to.clone();
-            one.mail.return_path = one.mail.return_path.take().map(|_| rerouting.return_path.clone());
-            one.timeline.push(entry);
-        });
-        Ok(())
     }
 }

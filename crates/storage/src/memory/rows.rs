@@ -79,8 +79,10 @@ pub(super) enum Referred {
 pub(super) struct QueuedMail {
     pub(super) mail: Prepared,
     pub(super) row: QueueRow,
+    /// Its content, which may be gone.
     pub(super) body: BodyId,
     pub(super) size: u64,
+    pub(super) finished_at: Option<Timestamp>,
     pub(super) timeline: Vec<TimelineEntry>,
     /// How much of the timeline is in the sequence of events.
     pub(super) told: usize,

@@ -188,29 +188,19 @@ impl Calls {
         Ok(())
     }
 
-    /// What they ask for together. Claims of one worker at one outbox are one.
+    /// What they ask for together.
     fn work(&self) -> Option<Work<'_>> {
         let times = self.settles.iter().map(|asked| asked.now);
         let times = times.chain(self.marks.iter().map(|asked| asked.now));
         let times = times.chain(self.mails.iter().map(|asked| asked.now));
         // The latest: a lease that ran out by it is not live for any of them.
         let now = times.chain(self.claims.iter().map(|asked| asked.now)).max()?;
-        let mut claims: Vec<ClaimOrder> = Vec::new();
-        for order in self.claims.iter().map(|asked| asked.input) {
-            match claims.iter_mut().find(|other| same_claimant(other, &order)) {
-                Some(other) => {
-                    other.limit = other.limit.saturating_add(order.limit);
-                    other.until = other.until.max(order.until);
-                }
-                None => claims.push(order),
-            }
-        }
         Some(Work {
             now,
             settlements: self.settles.iter().flat_map(|asked| &asked.input).collect(),
             marks: self.marks.iter().flat_map(|asked| &asked.input).collect(),
             mails: self.mails.iter().map(|asked| (&asked.input.0, &asked.input.1)).collect(),
-            claims,
+            claims: self.claims.iter().map(|asked| asked.input).collect(),
         })
     }
 
@@ -226,17 +216,8 @@ impl Calls {
         for (asked, enqueued) in self.mails.drain(..).zip(done.enqueued) {
             let _ = asked.answer.send(enqueued);
         }
-        let mut claimed: Vec<(ClaimOrder, std::vec::IntoIter<Claimed>)> = Vec::new();
-        let mut lists = done.claimed.into_iter();
-        for asked in self.claims.drain(..) {
-            let place = claimed.iter().position(|(order, _)| same_claimant(order, &asked.input));
-            let place = place.unwrap_or_else(|| {
-                claimed.push((asked.input, lists.next().unwrap_or_default().into_iter()));
-                claimed.len() - 1
-            });
-            let limit = usize::try_from(asked.input.limit).unwrap_or(usize::MAX);
-            let mails = claimed.get_mut(place).map(|(_, mails)| mails.by_ref().take(limit).collect());
-            let _ = asked.answer.send(Ok(mails.unwrap_or_default()));
+        for (asked, claimed) in self.claims.drain(..).zip(done.claimed) {
+            let _ = asked.answer.send(Ok(claimed));
         }
     }
 
@@ -256,8 +237,4 @@ impl Calls {
         self.mails.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("submit a mail")))));
         self.claims.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("claim mails")))));
     }
-}
-
-fn same_claimant(one: &ClaimOrder, other: &ClaimOrder) -> bool {
-    (one.outbox, one.worker) == (other.outbox, other.worker)
 }

@@ -81,6 +81,14 @@ pub(super) fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }
 
+/// Reads what `hex` of SQL wrote; what was null is empty.
+pub(super) fn unhex(text: &str) -> Result<Option<Uuid>> {
+    match text {
+        "" => Ok(None),
+        text => Uuid::try_parse(text).map(Some).map_err(|_| unreadable()),
+    }
+}
+
 /// What makes ids of one millisecond unique.
 fn random() -> Result<[u8; 10]> {
     let mut bytes = [0; 10];

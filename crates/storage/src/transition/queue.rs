@@ -12,6 +12,21 @@ use super::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Attempt, RecipientResult, Settled, Settlement, Sweep, TimelineEntry};
 
+/// What the timeline says of a doubt whose attempt told nothing: which recipients the server took is not known.
+pub const UNREPORTED: &str = "the lease ran out after the mark";
+const UNTOLD: &str = "the worker gave no result that fits its state";
+/// What is said of a mail that can't be sent again, in place of its state.
+pub const CONTENT_GONE: &str = "finished, whose content retention removed";
+/// What the timeline says of a doubt by a recovery.
+pub const RESTORED: &str = "the database was restored, and it may have been sent since the backup";
+
+/// Whether an entry is the doubt of an attempt that told of it itself: the server had taken this recipient.
+#[must_use]
+pub fn is_reported(entry: &TimelineEntry) -> bool {
+    let is_doubt = entry.what == Event::Doubt.word() && entry.state == Some(State::InDoubt);
+    is_doubt && entry.actor.is_none() && ![UNREPORTED, UNTOLD].contains(&entry.detail.as_str())
+}
+
 /// What changes of one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "two columns of a row")]
@@ -159,9 +174,9 @@ impl QueueRow {
                 Some(result) if ends_claim(one.state, result.event) => (result.event, result.detail.as_str()),
                 Some(result) => {
                     log.push(told(now, result, "ignored", None));
-                    (without, "its result does not fit its state")
+                    (without, UNTOLD)
                 }
-                None => (without, "the worker gave no result"),
+                None => (without, UNTOLD),
             };
             doubted |= event == Event::Doubt;
             one.end(now, place, event, detail, settlement.claim, self.on_doubt, &mut log);
@@ -210,22 +225,7 @@ impl QueueRow {
     /// an attempt: a mail that kills its worker each time must come to an end.
     pub fn sweep(&mut self, now: Timestamp) -> (Sweep, Vec<TimelineEntry>) {
         let (mut sweep, mut log) = (Sweep::default(), Vec::new());
-        if let Some(lease) = self.lease.filter(|lease| !lease.is_live(now)) {
-            let mut doubted = false;
-            for (place, one) in (0..).zip(&mut self.recipients) {
-                let (event, detail) = match one.state {
-                    State::Claimed => (Event::Release, "the lease ran out before the mark"),
-                    State::Crossing => (Event::Doubt, "the lease ran out after the mark"),
-                    _ => continue,
-                };
-                doubted |= event == Event::Doubt;
-                one.end(now, place, event, detail, lease.claim, self.on_doubt, &mut log);
-            }
-            self.lease = None;
-            self.due_at = now;
-            self.attempts = self.attempts.saturating_add(1);
-            *(if doubted { &mut sweep.doubted } else { &mut sweep.released }) += 1;
-        }
+        self.end_lease(now, &mut sweep, &mut log);
         if self.expires_at <= now {
             for place in self.move_all(Event::Expire) {
                 sweep.expired += 1;
@@ -233,6 +233,70 @@ impl QueueRow {
             }
         }
         (sweep, log)
+    }
+
+    /// Ends the claim if its lease ran out.
+    fn end_lease(&mut self, now: Timestamp, sweep: &mut Sweep, log: &mut Vec<TimelineEntry>) {
+        if let Some(lease) = self.lease.filter(|lease| !lease.is_live(now)) {
+            let mut doubted = false;
+            for (place, one) in (0..).zip(&mut self.recipients) {
+                let (event, detail) = match one.state {
+                    State::Claimed => (Event::Release, "the lease ran out before the mark"),
+                    State::Crossing => (Event::Doubt, UNREPORTED),
+                    _ => continue,
+                };
+                doubted |= event == Event::Doubt;
+                one.end(now, place, event, detail, lease.claim, self.on_doubt, log);
+            }
+            self.lease = None;
+            self.due_at = now;
+            self.attempts = self.attempts.saturating_add(1);
+            *(if doubted { &mut sweep.doubted } else { &mut sweep.released }) += 1;
+        }
+    }
+
+    /// Puts what waits in doubt, by a person's order after the database was restored, also what a dead worker had in hand.
+    /// `claim` is one that no attempt ever had. None when a live worker has the mail.
+    pub fn recover(&mut self, now: Timestamp, actor: &Actor, claim: ClaimId) -> Option<Vec<TimelineEntry>> {
+        if self.lease.is_some_and(|lease| lease.is_live(now)) {
+            return None;
+        }
+        let mut log = Vec::new();
+        self.end_lease(now, &mut Sweep::default(), &mut log);
+        for place in self.move_all(Event::Doubt) {
+            if let Some(one) = usize::try_from(place).ok().and_then(|place| self.recipients.get_mut(place)) {
+                one.doubted_by = Some(claim);
+            }
+            let (actor, detail) = (Some(actor.clone()), RESTORED.to_owned());
+            let told = entry(now, Some(place), Event::Doubt.word(), Some(State::InDoubt));
+            log.push(TimelineEntry { actor, detail, ..told });
+        }
+        Some(log)
+    }
+
+    /// Accepts what the attempt `claim` left in doubt, since the mail was found at the server.
+    ///
+    /// Nothing changes when somebody has settled that doubt meanwhile, and when the find proves nothing of this attempt: the
+    /// server took the mail for another recipient, or may be taking it, or another attempt is in doubt as well, and it could be theirs.
+    pub fn prove(&mut self, now: Timestamp, claim: ClaimId, detail: &str) -> Vec<TimelineEntry> {
+        let doubts = self.recipients.iter().filter(|one| one.state == State::InDoubt);
+        let is_alone = doubts.clone().count() > 0 && doubts.clone().all(|one| one.doubted_by == Some(claim));
+        let is_taken =
+            |one: &RecipientRow| matches!(one.state, State::Accepted | State::Bounced | State::Crossing);
+        if !is_alone || self.recipients.iter().any(is_taken) {
+            return Vec::new();
+        }
+        let mut log = Vec::new();
+        for (place, one) in (0..).zip(&mut self.recipients) {
+            if one.doubted_by == Some(claim)
+                && let Some(state) = one.state.on(Event::Accept)
+            {
+                *one = RecipientRow { state, doubted_by: None };
+                let told = entry(now, Some(place), Event::Accept.word(), Some(state));
+                log.push(TimelineEntry { detail: detail.to_owned(), ..told });
+            }
+        }
+        log
     }
 
     /// Applies a person's decision to every recipient whose state has that way. What is queued again is due at once; a

@@ -123,7 +123,10 @@ impl Session {
 fn folder(attributes: &[&[u8]], wire: &[u8]) -> Folder {
     let has = |wanted: &str| attributes.iter().any(|one| one.eq_ignore_ascii_case(wanted.as_bytes()));
     match decode(wire) {
-        Some(name) => Folder::new(name, !has("\\Noselect") && !has("\\NonExistent")),
+        Some(name) => {
+            let folder = Folder::new(name, !has("\\Noselect") && !has("\\NonExistent"));
+            if has("\\Sent") { folder.with_sent() } else { folder }
+        }
         None => Folder::new(String::from_utf8_lossy(wire), false),
     }
 }

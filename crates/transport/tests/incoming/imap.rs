@@ -196,7 +196,9 @@ async fn folders_are_told_by_name_and_a_refusal_is_not_none() {
         ("&AGE-", false),
         ("caf\u{fffd}", false),
     ];
-    assert_eq!(folders, want.map(|(name, selectable)| Folder::new(name, selectable)));
+    let mut want = want.map(|(name, selectable)| Folder::new(name, selectable)).to_vec();
+    want.insert(5, Folder::new("Enviados", true).with_sent());
+    assert_eq!(folders, want);
     for (name, kind) in [("folders_refused", ErrorKind::Refused), ("folders_endless", ErrorKind::Protocol)] {
         let folders = play(name, async |session| session.folders().await).await;
         assert_eq!(folders.expect_err(name).kind(), kind, "{name}");

@@ -4,7 +4,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
-use super::queue::{desk, insert, intake, reroute, row, work};
+use super::queue::{desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::PgStore;
 use super::{audit, bodies, budgets, events, faults, lanes, links, mailboxes, switches};
 
@@ -55,6 +55,10 @@ async fn no_statement_walks_over_a_table_that_grows() {
         intake::QUEUED,
         bodies::REFERRED,
         reroute::FROZEN,
+        doubt::RESTORED,
+        doubt::DOUBTS,
+        retention::MAILBOXES,
+        retention::TALLIES,
         budgets::OF,
         intake::TODAY,
         intake::EXISTING,
@@ -89,6 +93,8 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_desk::TIMELINE,
     ];
     statements.extend(mailboxes::USES);
+    statements.extend(retention::OVER);
+    statements.extend(retention::REMOVE);
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     let mut bad = Vec::new();

@@ -46,19 +46,19 @@ async fn a_dropped_future_leaves_all_of_a_transaction_or_nothing() {
     let store = open(folder.path()).await;
     let outbox = registered(&store).await;
     let (mut submits, mut claims, mut settles) = (Drops::default(), Drops::default(), Drops::default());
-    for round in 0..80 {
+    for _ in 0..80 {
         let now = store.now();
         let mail = prepared(now, &outbox);
         let enqueue = store.enqueue(now, &mail, Bytes::from_static(b"x"));
-        submits.drop_in(round, enqueue).await.map(Result::unwrap);
+        submits.drop_in(enqueue).await.map(Result::unwrap);
         let (worker, until) = (WorkerId::from_uuid(id()), now + Duration::from_secs(30));
         let claim = store.claim(now, outbox.id, 3, worker, until);
-        if let Some(claimed) = claims.drop_in(round * 7, claim).await {
+        if let Some(claimed) = claims.drop_in(claim).await {
             let settled: Vec<_> = claimed.unwrap().iter().map(|one| accepted(one, now)).collect();
             let marks: Vec<_> =
                 settled.iter().map(|one| ClaimMark { id: one.id, claim: one.claim }).collect();
             store.mark(now, &marks).await.unwrap();
-            settles.drop_in(round * 3, store.settle(now, &settled)).await.map(Result::unwrap);
+            settles.drop_in(store.settle(now, &settled)).await.map(Result::unwrap);
         }
         // Whoever comes next finds no transaction open.
         check_whole(&store).await;

@@ -2,10 +2,7 @@
 //! mail is due, and when it was served. A lane is an outbox: when its first line is ready, and whether it may be tried. Both
 //! follow from queue, mailbox, health and switches; whoever changes one of them refreshes them in the same transaction.
 
-use std::collections::BTreeSet;
-
 use postroom_core::id::MailboxId;
-use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connection::failed;
@@ -15,23 +12,45 @@ use crate::sql::rows::to_json;
 /// A line: outbox, contract, place of the priority.
 pub(super) type Line = (i64, String, i64);
 
-/// One seek for each line; a line that stays as it is is not written. `?2` is the time of a submission: a clock that was set back
+/// One seek for each line; a line that stays as it is is not written. The time is that of a submission: a clock that was set back
 /// must not hold up what is submitted by it.
-pub(super) const LINES: &str = "INSERT INTO postroom_queue_line (outbox, contract, priority, due_at)
+macro_rules! lines {
+    ($lines:literal, $submitted:literal) => {
+        concat!(
+            "INSERT INTO postroom_queue_line (outbox, contract, priority, due_at)
     SELECT value ->> 0, value ->> 1, value ->> 2, (SELECT q.due_at FROM postroom_queue_open q
         WHERE q.outbox = value ->> 0 AND q.paused = 0 AND q.priority = value ->> 2 AND q.contract = value ->> 1
             AND q.claim IS NULL AND q.state = 'queued' ORDER BY q.due_at LIMIT 1)
-    FROM json_each(?1) WHERE true
+    FROM json_each(",
+            $lines,
+            ") WHERE true
     ON CONFLICT (outbox, contract, priority) DO UPDATE
-        SET due_at = excluded.due_at, served_at = min(served_at, coalesce(?2, served_at))
-        WHERE due_at IS NOT excluded.due_at OR served_at > ?2";
+        SET due_at = excluded.due_at, served_at = min(served_at, coalesce(",
+            $submitted,
+            ", served_at))
+        WHERE due_at IS NOT excluded.due_at OR served_at > ",
+            $submitted,
+        )
+    };
+}
 
-/// The line goes behind all that are ready, by as many turns as it had.
-pub(super) const SERVED: &str = "UPDATE postroom_queue_line SET served_at = ?4, turn = ?5 + coalesce(
+/// Lines go behind all that are ready, in the order in which they are given, each with its time and with the turns that it and
+/// those before it had.
+macro_rules! served {
+    ($lines:literal) => {
+        concat!(
+            "UPDATE postroom_queue_line AS s SET served_at = j.value ->> 3, turn = j.value ->> 4 + coalesce(
         (SELECT l.turn FROM postroom_queue_line l
-            WHERE l.outbox = ?1 AND l.priority = ?3 AND l.ready_at IS NOT NULL AND l.ready_at = ?4
+            WHERE l.outbox = j.value ->> 0 AND l.priority = j.value ->> 2 AND l.ready_at IS NOT NULL
+                AND l.ready_at = j.value ->> 3
             ORDER BY l.turn DESC LIMIT 1), 0)
-    WHERE outbox = ?1 AND contract = ?2 AND priority = ?3";
+    FROM json_each(",
+            $lines,
+            ") j
+    WHERE s.outbox = j.value ->> 0 AND s.contract = j.value ->> 1 AND s.priority = j.value ->> 2"
+        )
+    };
+}
 
 macro_rules! first_ready {
     ($rank:literal) => {
@@ -45,28 +64,50 @@ macro_rules! first_ready {
 }
 
 /// One seek for each priority; a lane that stays as it is is not written.
-pub(super) const REFRESH: &str = concat!(
-    "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked, limited)
+macro_rules! lanes {
+    ($outboxes:expr) => {
+        concat!(
+            "INSERT INTO postroom_queue_lane (outbox, due_at, retry_at, blocked, limited)
     SELECT m.id, nullif(min(",
-    first_ready!("0"),
-    ", ",
-    first_ready!("1"),
-    ", ",
-    first_ready!("2"),
-    "), 9223372036854775807), h.next_attempt,
+            first_ready!("0"),
+            ", ",
+            first_ready!("1"),
+            ", ",
+            first_ready!("2"),
+            "), 9223372036854775807), h.next_attempt,
         m.status <> 'active' OR coalesce(h.suspended, 0) OR EXISTS (
             SELECT 1 FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(m.id AS TEXT)),
         m.settings ->> 'per_minute' IS NOT NULL OR m.settings ->> 'recipients_per_day' IS NOT NULL
-    FROM json_each(?1) j
-    JOIN postroom_mailbox m ON m.id = j.value AND m.kind = 'outbox'
+    FROM postroom_mailbox m
     LEFT JOIN postroom_health h ON h.mailbox = m.id
-    WHERE true
+    WHERE m.id IN (",
+            $outboxes,
+            ") AND m.kind = 'outbox'
     ON CONFLICT (outbox) DO UPDATE
         SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked,
             limited = excluded.limited
         WHERE (due_at, retry_at, blocked, limited)
             IS NOT (excluded.due_at, excluded.retry_at, excluded.blocked, excluded.limited)"
-);
+        )
+    };
+}
+
+/// Lines, and then the lanes of their outboxes.
+macro_rules! lines_and_lanes {
+    ($lines:literal, $submitted:literal) => {
+        concat!(
+            lines!($lines, $submitted),
+            ";\n",
+            lanes!(concat!("SELECT value ->> 0 FROM json_each(", $lines, ")"))
+        )
+    };
+}
+
+pub(super) use {first_ready, lanes, lines, lines_and_lanes, served};
+
+pub(super) const REFRESH: &str = lanes!("SELECT value FROM json_each(?1)");
+
+const REFRESH_LINES: &str = lines_and_lanes!("?", "?");
 
 /// Refreshes the lanes of these outboxes; what is no outbox is left out.
 pub(super) async fn refresh(
@@ -88,32 +129,11 @@ pub(super) async fn refresh_lines(
     lines: impl IntoIterator<Item = Line>,
 ) -> Result<()> {
     let lines: Vec<Line> = lines.into_iter().collect();
-    write_lines(tx, &lines, None).await
-}
-
-/// Refreshes the lines that mails were submitted to.
-pub(super) async fn joined(tx: &mut SqliteConnection, now: Timestamp, lines: &[Line]) -> Result<()> {
-    write_lines(tx, lines, Some(now)).await
-}
-
-async fn write_lines(tx: &mut SqliteConnection, lines: &[Line], submitted: Option<Timestamp>) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let query = sqlx::query(LINES).bind(to_json(lines)?).bind(submitted.map(Timestamp::as_millis));
-    query.execute(&mut *tx).await.map_err(failed("refresh a line"))?;
-    let outboxes: BTreeSet<MailboxId> = lines.iter().map(|(outbox, ..)| MailboxId::new(*outbox)).collect();
-    refresh(tx, outboxes).await
-}
-
-/// Sends a line that mails are claimed from to the end of the turns. Its refresh follows with the mails' new state.
-pub(super) async fn served(
-    tx: &mut SqliteConnection,
-    now: Timestamp,
-    (outbox, contract, priority): &Line,
-    mails: u32,
-) -> Result<()> {
-    let query = sqlx::query(SERVED).bind(outbox).bind(contract.as_str()).bind(priority).bind(now.as_millis());
-    query.bind(i64::from(mails)).execute(tx).await.map_err(failed("move a line"))?;
+    let lines = to_json(&lines)?;
+    let query = sqlx::query(REFRESH_LINES).bind(lines.clone()).bind(None::<i64>).bind(None::<i64>);
+    query.bind(lines).execute(tx).await.map_err(failed("refresh a line"))?;
     Ok(())
 }

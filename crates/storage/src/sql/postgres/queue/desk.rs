@@ -2,20 +2,26 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postroom_core::id::{Actor, BodyId, ContractId, LedgerId, MailboxId, QueueId};
+use postroom_core::id::{Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, QueueId};
 use postroom_core::queue::{Event, Recipient, State};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::doubt::{doubts_in, prove_in, recover_in};
 use super::reroute::reroute_in;
+use super::retention::prune_in;
 use super::row::{load, save};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, Rerouting, TimelineEntry};
+use crate::queue::{
+    Doubt, Pruned, QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, Recovered, Rerouting,
+    TimelineEntry,
+};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::links;
 use crate::sql::postgres::store::PgStore;
 use crate::sql::rows::{from_json, optional, page, small, text, time};
+use crate::transition::queue::CONTENT_GONE;
 
 type Columns = (
     Uuid,
@@ -161,6 +167,13 @@ async fn show_in(connection: &mut PgConnection, id: QueueId) -> Result<Option<Qu
     }))
 }
 
+/// Whether a mail can be sent again: retention may have removed its content.
+async fn has_content(tx: &mut PgConnection, id: QueueId) -> Result<bool> {
+    let sql = "SELECT body IS NOT NULL FROM postroom_queue_mail WHERE id = $1";
+    let row = sqlx::query_as(sql).bind(id.uuid()).fetch_one(tx).await.map_err(failed("decide on a mail"));
+    row.map(|(has,): (bool,)| has)
+}
+
 #[async_trait]
 impl QueueDesk for PgStore {
     async fn list(&self, query: &QueueQuery) -> Result<Vec<QueueItem>> {
@@ -201,6 +214,9 @@ impl QueueDesk for PgStore {
             let mut edits = load(&mut *tx, [id]).await?;
             let edit = edits.get_mut(&id).ok_or_else(|| Error::new(ErrorKind::NotFound, STAGE))?;
             let entries = edit.row.decide(now, actor, event)?;
+            if event == Event::Retry && !has_content(&mut *tx, id).await? {
+                return Err(Error::new(ErrorKind::NotPossible { state: CONTENT_GONE }, STAGE));
+            }
             edit.note(entries);
             save(&mut *tx, edits.into_values()).await
         })
@@ -215,5 +231,32 @@ impl QueueDesk for PgStore {
         write!(self.connections, "reroute a mail", |tx| {
             reroute_in(tx, now, actor, rerouting, &content).await
         })
+    }
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<Pruned> {
+        write!(self.connections, "prune the queue", |tx| prune_in(tx, now, limit).await)
+    }
+
+    async fn recover(&self, now: Timestamp, actor: &Actor, since: Timestamp) -> Result<Recovered> {
+        let (mut total, mut after) = (Recovered::default(), None);
+        loop {
+            let (counts, last) = write!(self.connections, "recover the queue", |tx| {
+                let mut counts = total;
+                let last = recover_in(tx, now, actor, since, after, &mut counts).await?;
+                Ok((counts, last))
+            })?;
+            (total, after) = (counts, last);
+            if after.is_none() {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn doubts<'a>(&self, after: Option<&'a QueueId>, limit: u32) -> Result<Vec<Doubt>> {
+        // It locks what it reads: no transaction that only reads can do that.
+        write!(self.connections, "list mails in doubt", |tx| doubts_in(tx, after.copied(), limit).await)
+    }
+
+    async fn prove(&self, now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> Result<bool> {
+        write!(self.connections, "prove a mail in doubt", |tx| prove_in(tx, now, id, claim, detail).await)
     }
 }

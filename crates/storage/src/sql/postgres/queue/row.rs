@@ -63,10 +63,10 @@ pub(in crate::sql::postgres) const SAVE: &str = concat!("WITH ", drawn_behind!()
             expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
             worker = excluded.worker, lease_until = excluded.lease_until
     ), reopened AS (
-        UPDATE postroom_queue_mail SET state = NULL WHERE id = ANY($3::uuid[])
+        UPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id = ANY($3::uuid[])
     ), finished AS (
         UPDATE postroom_queue_mail m SET state = j.value ->> 1, attempts = (j.value ->> 2)::bigint,
-            expires_at = (j.value ->> 3)::bigint
+            expires_at = (j.value ->> 3)::bigint, finished_at = (j.value ->> 4)::bigint
         FROM json_array_elements($4::json) j WHERE m.id = (j.value ->> 0)::uuid
     ), closed AS (
         DELETE FROM postroom_queue_open o USING json_array_elements($4::json) j WHERE o.mail = (j.value ->> 0)::uuid
@@ -210,7 +210,8 @@ pub(super) async fn save_served(
         }
         let state = row.state();
         if row.is_finished() {
-            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis()]));
+            let at = edit.log.last().map(|entry| entry.at.as_millis());
+            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis(), at]));
             continue;
         }
         if before.is_finished() {

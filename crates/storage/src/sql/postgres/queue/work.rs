@@ -100,7 +100,8 @@ pub(in crate::sql::postgres) const DUE: &str = concat!(
 );
 
 pub(in crate::sql::postgres) const FROZEN: &str =
-    "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size
+    "SELECT m.id, m.contract, m.sender, m.return_path, m.body, m.size, CASE WHEN m.size <= 262144 THEN
+        (SELECT p.content FROM postroom_body_piece p WHERE p.body = m.body AND p.number = 0) END
     FROM unnest($1::uuid[]) WITH ORDINALITY j (id, place) JOIN postroom_queue_mail m ON m.id = j.id
     ORDER BY j.place";
 
@@ -135,8 +136,8 @@ pub(in crate::sql::postgres) const NEXT_DUE: &str = "SELECT min(at) FROM (
 pub(in crate::sql::postgres) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_queue_open WHERE claim IS NOT NULL";
 
-/// What is frozen of a mail: id, contract, sender, return path, body, size.
-type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64);
+/// What is frozen of a mail: id, contract, sender, return path, body, size, and the content where that is one piece.
+type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64, Option<Vec<u8>>);
 
 /// What was claimed so far, and what of the outbox's budget is left for more.
 #[derive(Default)]
@@ -214,7 +215,7 @@ async fn take(
 /// A mail as its worker gets it.
 fn read_claimed(
     edit: &Edit,
-    (_, contract, sender, return_path, body, size): Frozen,
+    (_, contract, sender, return_path, body, size, content): Frozen,
     outbox: MailboxId,
     claim: ClaimId,
     places: &[u32],
@@ -234,6 +235,7 @@ fn read_claimed(
         attempt: edit.row.attempts.saturating_add(1),
         body: BodyId::from_uuid(body.ok_or_else(unreadable)?),
         size: small(size)?,
+        content: content.map(Into::into),
         created_at: edit.row.created_at,
         expires_at: edit.row.expires_at,
         on_doubt: edit.row.on_doubt,

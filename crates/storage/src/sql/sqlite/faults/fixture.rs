@@ -138,22 +138,27 @@ pub(super) async fn check_whole(store: &SqliteStore) {
 /// many calls are cut as are done.
 #[derive(Debug, Default)]
 pub(super) struct Drops {
-    /// The most polls after which a call was not done yet.
-    longest: usize,
+    /// The most polls that a call gets: more after one that was cut, fewer after one that was done.
+    most: usize,
+    /// What the number of polls is drawn from: a number that walked with the rounds could walk with `most`.
+    seed: u64,
     cut: usize,
     done: usize,
 }
 
 impl Drops {
-    /// Drops the call of this round, or gives what it gave.
-    pub(super) async fn drop_in<F: Future>(&mut self, round: usize, call: F) -> Option<F::Output> {
-        let polls = round % (2 * self.longest + 2);
+    /// Drops a call in the middle, or gives what it gave.
+    pub(super) async fn drop_in<F: Future>(&mut self, call: F) -> Option<F::Output> {
+        // The constants are Knuth's, for MMIX.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let polls = usize::try_from(self.seed >> 33).unwrap() % (self.most + 1);
         let output = dropped_after(call, polls).await;
         if output.is_some() {
             self.done += 1;
+            self.most = self.most.saturating_sub(1);
         } else {
             self.cut += 1;
-            self.longest = self.longest.max(polls);
+            self.most += 1;
         }
         output
     }

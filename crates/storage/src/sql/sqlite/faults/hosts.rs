@@ -94,7 +94,7 @@ async fn a_dropped_future_leaves_a_whole_mail_or_none_and_the_rest_of_the_transa
         let mail = prepared(store.now(), &outbox);
         let mut tx = host.begin_with("BEGIN IMMEDIATE").await.unwrap();
         ticket(&mut tx, &mail).await;
-        let enqueued = drops.drop_in(round, enqueue(&store, &mut tx, &mail)).await;
+        let enqueued = drops.drop_in(enqueue(&store, &mut tx, &mail)).await;
         tx.commit().await.unwrap();
         let mails = number(&store, MAILS).await;
         assert!(mails == before + 1 || enqueued.is_none() && mails == before, "{mails} after {before}");

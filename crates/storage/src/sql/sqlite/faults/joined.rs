@@ -121,14 +121,13 @@ async fn each_call_of_a_group_has_its_own_answer() {
 /// Runs calls at the same time, of which the first and the third are dropped in the middle.
 async fn with_drops<F: Future>(
     calls: impl IntoIterator<Item = F>,
-    round: usize,
     [first, third]: &mut [Drops; 2],
 ) -> Vec<Option<F::Output>> {
     let mut calls = calls.into_iter();
     let mut next = || calls.next().expect("three calls or more");
     let (one, two, three) = (next(), next(), next());
     let others = join_all([two].into_iter().chain(calls));
-    let dropped = join(first.drop_in(round, one), third.drop_in(round * 7, three));
+    let dropped = join(first.drop_in(one), third.drop_in(three));
     let ((one, three), others) = in_time(join(dropped, others)).await;
     let mut others = others.into_iter().map(Some);
     let two = others.next().flatten();
@@ -146,7 +145,7 @@ async fn a_dropped_call_of_a_group_leaves_the_others_whole() {
     for round in 0..200 {
         let now = store.now();
         let mails: Vec<_> = (0..5).map(|_| prepared(now, &outbox)).collect();
-        let answers = with_drops(mails.iter().map(|mail| enqueue(&store, mail)), round, &mut submits).await;
+        let answers = with_drops(mails.iter().map(|mail| enqueue(&store, mail)), &mut submits).await;
         for (mail, answer) in mails.iter().zip(answers) {
             if let Some(answer) = answer {
                 assert_eq!(answer.unwrap(), Enqueued::New(mail.id));
@@ -157,14 +156,13 @@ async fn a_dropped_call_of_a_group_leaves_the_others_whole() {
         let claimed = store.claim(now, outbox.id, 5, worker, until).await.unwrap();
         assert!(claimed.len() >= 3, "a live caller's mail is lost");
         let marks: Vec<_> = claimed.iter().map(|one| [ClaimMark { id: one.id, claim: one.claim }]).collect();
-        let answers = with_drops(marks.iter().map(|mark| store.mark(now, mark)), round, &mut marking).await;
+        let answers = with_drops(marks.iter().map(|mark| store.mark(now, mark)), &mut marking).await;
         assert!(answers.into_iter().flatten().all(|marked| marked.unwrap() == [true]));
         for mark in &marks {
             assert_eq!(store.mark(now, mark).await.unwrap(), [true]);
         }
         let settled: Vec<_> = claimed.iter().map(|one| [accepted(one, now)]).collect();
-        let answers =
-            with_drops(settled.iter().map(|one| store.settle(now, one)), round, &mut settling).await;
+        let answers = with_drops(settled.iter().map(|one| store.settle(now, one)), &mut settling).await;
         for answer in answers.into_iter().flatten() {
             assert_eq!(answer.unwrap(), [Settled::Applied], "round {round}");
         }
@@ -188,11 +186,11 @@ async fn a_group_that_nobody_waits_for_keeps_no_other_process_from_writing() {
     let options = SqliteOptions::new().with_busy_timeout(Duration::from_secs(2));
     let other = SqliteStore::connect(&file, options).await.unwrap();
     let (mut first_drops, mut second_drops) = (Drops::default(), Drops::default());
-    for round in 0..60 {
+    for _ in 0..60 {
         let mails = [prepared(store.now(), &outbox), prepared(store.now(), &outbox)];
         // Both are dropped in the middle, the one that performs before the one that waits, or behind it.
         let (first, second) = (enqueue(&store, &mails[0]), enqueue(&store, &mails[1]));
-        in_time(join(first_drops.drop_in(round, first), second_drops.drop_in(round * 7, second))).await;
+        in_time(join(first_drops.drop_in(first), second_drops.drop_in(second))).await;
         enqueue(&other, &prepared(other.now(), &outbox)).await.unwrap();
         check_whole(&store).await;
     }

@@ -2,20 +2,26 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postroom_core::id::{Actor, BodyId, ContractId, LedgerId, MailboxId, QueueId};
+use postroom_core::id::{Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, QueueId};
 use postroom_core::queue::{Event, Recipient, State};
 use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
+use super::doubt::{doubts_in, prove_in, recover_in};
 use super::reroute::reroute_in;
+use super::retention::prune_in;
 use super::row::{load, save};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, Rerouting, TimelineEntry};
+use crate::queue::{
+    Doubt, Pruned, QueueDesk, QueueItem, QueueQuery, QueueRecord, RecipientState, Recovered, Rerouting,
+    TimelineEntry,
+};
 use crate::sql::rows::{from_json, optional, page, small, text, time};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::links;
 use crate::sql::sqlite::store::SqliteStore;
+use crate::transition::queue::CONTENT_GONE;
 
 type Columns = (
     Uuid,
@@ -161,6 +167,13 @@ async fn show_in(connection: &mut SqliteConnection, id: QueueId) -> Result<Optio
     }))
 }
 
+/// Whether a mail can be sent again: retention may have removed its content.
+async fn has_content(tx: &mut SqliteConnection, id: QueueId) -> Result<bool> {
+    let sql = "SELECT body IS NOT NULL FROM postroom_queue_mail WHERE id = ?";
+    let row = sqlx::query_as(sql).bind(id.uuid()).fetch_one(tx).await.map_err(failed("decide on a mail"));
+    row.map(|(has,): (bool,)| has)
+}
+
 #[async_trait]
 impl QueueDesk for SqliteStore {
     async fn list(&self, query: &QueueQuery) -> Result<Vec<QueueItem>> {
@@ -202,6 +215,9 @@ impl QueueDesk for SqliteStore {
             let mut edits = load(&mut tx, [id]).await?;
             let edit = edits.get_mut(&id).ok_or_else(|| Error::new(ErrorKind::NotFound, STAGE))?;
             let entries = edit.row.decide(now, actor, event)?;
+            if event == Event::Retry && !has_content(&mut tx, id).await? {
+                return Err(Error::new(ErrorKind::NotPossible { state: CONTENT_GONE }, STAGE));
+            }
             edit.note(entries);
             save(&mut tx, edits.into_values()).await
         };
@@ -218,6 +234,38 @@ impl QueueDesk for SqliteStore {
     ) -> Result<()> {
         let mut tx = self.connections.write("reroute a mail").await?;
         let done = reroute_in(&mut tx, now, actor, rerouting, &content).await;
+        tx.finish(done).await
+    }
+
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<Pruned> {
+        let mut tx = self.connections.write("prune the queue").await?;
+        let done = prune_in(&mut tx, now, limit).await;
+        tx.finish(done).await
+    }
+
+    async fn recover(&self, now: Timestamp, actor: &Actor, since: Timestamp) -> Result<Recovered> {
+        let (mut total, mut after) = (Recovered::default(), None);
+        loop {
+            let mut tx = self.connections.write("recover the queue").await?;
+            let mut counts = total;
+            let done = recover_in(&mut tx, now, actor, since, after, &mut counts).await;
+            after = tx.finish(done).await?;
+            total = counts;
+            if after.is_none() {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn doubts<'a>(&self, after: Option<&'a QueueId>, limit: u32) -> Result<Vec<Doubt>> {
+        let mut read = self.connections.snapshot("list mails in doubt").await?;
+        let doubts = doubts_in(&mut read, after.copied(), limit).await;
+        read.finish(doubts).await
+    }
+
+    async fn prove(&self, now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> Result<bool> {
+        let mut tx = self.connections.write("prove a mail in doubt").await?;
+        let done = prove_in(&mut tx, now, id, claim, detail).await;
         tx.finish(done).await
     }
 }

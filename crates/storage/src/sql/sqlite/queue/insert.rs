@@ -10,29 +10,36 @@ use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
-use super::row;
+use super::row::{open, open_row, timeline, timeline_row};
 use crate::error::Result;
+use crate::sql::admit::STAGE;
 use crate::sql::rows::{day, hex, new_body_id, rank, shown, to_json};
-use crate::sql::sqlite::{bodies, lanes};
+use crate::sql::sqlite::bodies;
+use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::lanes::{first_ready, lanes, lines, lines_and_lanes};
 use crate::transition::queue::QueueRow;
 
-const MAILS: &str = "INSERT INTO postroom_queue_mail
+/// All that is written of new mails, but for their content, in one call of the driver, as in `row`.
+pub(in crate::sql::sqlite) const INSERT: &str = concat!(
+    "INSERT INTO postroom_queue_mail
     (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw, record,
         in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
         value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14,
         value ->> 15, value ->> 16, unhex(value ->> 17), value ->> 18, 0, value ->> 19
-    FROM json_each(?1)";
-
-const RECIPIENTS: &str = "INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)";
-
-const KEYS: &str = "INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
-    SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?1)";
-
-pub(in crate::sql::sqlite) const TALLY: &str = "INSERT INTO postroom_queue_tally (contract, day, submitted)
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
-    ON CONFLICT (contract, day) DO UPDATE SET submitted = submitted + excluded.submitted";
+    FROM json_each(?);\n",
+    open!("?"),
+    ";\nINSERT INTO postroom_queue_recipient (mail, place, address, role, state)
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?);
+INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
+    SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?);
+INSERT INTO postroom_queue_tally (contract, day, submitted)
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true
+    ON CONFLICT (contract, day) DO UPDATE SET submitted = submitted + excluded.submitted;\n",
+    timeline!("?"),
+    ";\n",
+    lines_and_lanes!("?", "?"),
+);
 
 pub(super) async fn insert(
     tx: &mut SqliteConnection,
@@ -51,8 +58,8 @@ pub(super) async fn insert(
         if let Some((key, print)) = &mail.idempotency {
             keys.push(json!([mail.contract, key, id, to_json(print)?, now.as_millis()]));
         }
-        open.push(row::open_row(&id, &row, (outbox, mail.contract.as_str(), rank)));
-        events.push(row::timeline_row(&id, &entry));
+        open.push(open_row(&id, &row, (outbox, mail.contract.as_str(), rank)));
+        events.push(timeline_row(&id, &entry));
         frozen.push(frozen_row(mail, &row, body, content.len())?);
         contents.push((body, *content));
         *tally.entry(&mail.contract).or_insert(0u64) += 1;
@@ -61,19 +68,15 @@ pub(super) async fn insert(
     let tally: Vec<Value> =
         tally.into_iter().map(|(contract, mails)| json!([contract, day(now), mails])).collect();
     bodies::insert(tx, &contents).await?;
-    for (sql, rows) in [
-        (MAILS, &frozen),
-        (row::OPEN, &open),
-        (RECIPIENTS, &recipients),
-        (KEYS, &keys),
-        (TALLY, &tally),
-        (row::TIMELINE, &events),
-    ] {
-        row::write(tx, sql, rows).await?;
-    }
     lines.sort_unstable();
     lines.dedup();
-    lanes::joined(tx, now, &lines).await
+    let insert =
+        sqlx::query(INSERT).bind(to_json(&frozen)?).bind(to_json(&open)?).bind(to_json(&recipients)?);
+    let insert = insert.bind(to_json(&keys)?).bind(to_json(&tally)?).bind(to_json(&events)?);
+    let (lines, now) = (to_json(&lines)?, now.as_millis());
+    let insert = insert.bind(lines.clone()).bind(now).bind(now).bind(lines);
+    insert.execute(tx).await.map_err(failed(STAGE))?;
+    Ok(())
 }
 
 fn frozen_row(mail: &Prepared, row: &QueueRow, body: BodyId, size: usize) -> Result<Value> {

@@ -10,54 +10,77 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::queue::TimelineEntry;
-use crate::sql::rows::{hex, queue_ids, small, text, time, to_json};
+use crate::sql::rows::{from_json, hex, queue_ids, small, text, time, to_json, unhex};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes::{self, Line};
+use crate::sql::sqlite::lanes::{Line, first_ready, lanes, lines, lines_and_lanes, served};
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
 
 const STAGE: &str = "read and write mails of the queue";
 
+/// A mail with what changes of it, its recipients as JSON by place, and what is frozen of it that its worker gets.
 pub(in crate::sql::sqlite) const MAILS: &str =
     "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
         coalesce(o.attempts, m.attempts), coalesce(o.expires_at, m.expires_at), o.due_at,
-        o.claim, o.worker, o.lease_until
+        o.claim, o.worker, o.lease_until,
+        (SELECT json_group_array(json_array(r.address, r.state, hex(r.doubted_by)) ORDER BY r.place)
+            FROM postroom_queue_recipient r WHERE r.mail = m.id),
+        json_array(m.sender, m.return_path, hex(m.body), m.size)
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)
     LEFT JOIN postroom_queue_open o ON o.mail = m.id";
 
-pub(in crate::sql::sqlite) const RECIPIENTS: &str = "SELECT r.mail, r.address, r.state, r.doubted_by
-    FROM json_each(?1) j JOIN postroom_queue_recipient r ON r.mail = unhex(j.value)
-    ORDER BY r.mail, r.place";
-
 /// Written for every changed mail that is unfinished, also for one that comes back by a retry.
-pub(in crate::sql::sqlite) const OPEN: &str = "INSERT INTO postroom_queue_open
+macro_rules! open {
+    ($rows:literal) => {
+        concat!(
+            "INSERT INTO postroom_queue_open
         (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts, claim, worker, lease_until)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4,
         EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = value ->> 2),
         value ->> 5, value ->> 6, value ->> 7, unhex(value ->> 8), unhex(value ->> 9), value ->> 10
-    FROM json_each(?1) WHERE true
+    FROM json_each(",
+            $rows,
+            ") WHERE true
     ON CONFLICT (mail) DO UPDATE SET state = excluded.state, due_at = excluded.due_at,
         expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
-        worker = excluded.worker, lease_until = excluded.lease_until";
-
-pub(in crate::sql::sqlite) const REOPENED: &str = "UPDATE postroom_queue_mail SET state = NULL
-    WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
-
-pub(in crate::sql::sqlite) const FINISHED: &str = "UPDATE postroom_queue_mail AS m
-    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3
-    FROM json_each(?1) j WHERE m.id = unhex(j.value ->> 0)";
-
-pub(in crate::sql::sqlite) const CLOSED: &str = "DELETE FROM postroom_queue_open
-    WHERE mail IN (SELECT unhex(value ->> 0) FROM json_each(?1))";
-
-pub(in crate::sql::sqlite) const RECIPIENT: &str = "UPDATE postroom_queue_recipient AS r
-    SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
-    FROM json_each(?1) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1";
+        worker = excluded.worker, lease_until = excluded.lease_until"
+        )
+    };
+}
 
 /// In the order in which they are given.
-pub(super) const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+macro_rules! timeline {
+    ($rows:literal) => {
+        concat!(
+            "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
     SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-    FROM json_each(?1) ORDER BY key";
+    FROM json_each(",
+            $rows,
+            ") ORDER BY key"
+        )
+    };
+}
+
+pub(super) use {open, timeline};
+
+/// All that is written of changed mails, in one call of the driver: what a call costs is the way to SQLite's thread and back. The
+/// driver takes the parameters of the statements from one row of values, in order.
+pub(in crate::sql::sqlite) const SAVE: &str = concat!(
+    "UPDATE postroom_queue_recipient AS r
+    SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
+    FROM json_each(?) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1;\n",
+    open!("?"),
+    ";\nUPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id IN (SELECT unhex(value) FROM json_each(?));
+UPDATE postroom_queue_mail AS m
+    SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3, finished_at = j.value ->> 4
+    FROM json_each(?) j WHERE m.id = unhex(j.value ->> 0);
+DELETE FROM postroom_queue_open WHERE mail IN (SELECT unhex(value ->> 0) FROM json_each(?));\n",
+    timeline!("?"),
+    ";\n",
+    served!("?"),
+    ";\n",
+    lines_and_lanes!("?", "?"),
+);
 
 /// A mail between being read and being written back.
 pub(super) struct Edit {
@@ -65,6 +88,8 @@ pub(super) struct Edit {
     pub(super) row: QueueRow,
     /// The recipients' addresses, by place.
     pub(super) addresses: Vec<String>,
+    /// Sender, return path, body, size: as they are stored, for whoever needs them.
+    pub(super) frozen: String,
     before: QueueRow,
     outbox: i64,
     contract: String,
@@ -84,8 +109,25 @@ impl Edit {
     }
 }
 
-type Columns =
-    (Uuid, i64, String, i64, i64, String, i64, i64, Option<i64>, Option<Uuid>, Option<Uuid>, Option<i64>);
+/// A line that was served: outbox, contract, priority, when, and how many turns it and those before it had.
+pub(super) type Served = (i64, String, i64, i64, u32);
+
+type Columns = (
+    Uuid,
+    i64,
+    String,
+    i64,
+    i64,
+    String,
+    i64,
+    i64,
+    Option<i64>,
+    Option<Uuid>,
+    Option<Uuid>,
+    Option<i64>,
+    String,
+    String,
+);
 
 fn edit(columns: Columns) -> Result<Edit> {
     let (
@@ -101,12 +143,21 @@ fn edit(columns: Columns) -> Result<Edit> {
         claim,
         worker,
         until,
+        recipients,
+        frozen,
     ) = columns;
     let lease = claim.zip(worker).zip(until).map(|((claim, worker), until)| Lease {
         claim: ClaimId::from_uuid(claim),
         worker: WorkerId::from_uuid(worker),
         until: time(until),
     });
+    let recipients: Vec<(String, String, String)> = from_json(&recipients)?;
+    let recipient = |(address, state, doubted_by): (String, String, String)| {
+        let doubted_by = unhex(&doubted_by)?.map(ClaimId::from_uuid);
+        Ok((address, RecipientRow { state: text(&state)?, doubted_by }))
+    };
+    let recipients: Vec<_> = recipients.into_iter().map(recipient).collect::<Result<_>>()?;
+    let (addresses, recipients) = recipients.into_iter().unzip();
     let row = QueueRow {
         created_at: time(created_at),
         expires_at: time(expires_at),
@@ -114,10 +165,10 @@ fn edit(columns: Columns) -> Result<Edit> {
         on_doubt: text(&on_doubt)?,
         attempts: small(attempts)?,
         lease,
-        recipients: Vec::new(),
+        recipients,
     };
     let (id, before) = (QueueId::from_uuid(id), row.clone());
-    Ok(Edit { id, row, addresses: Vec::new(), before, outbox, contract, priority, log: Vec::new() })
+    Ok(Edit { id, row, addresses, frozen, before, outbox, contract, priority, log: Vec::new() })
 }
 
 /// Reads these mails; those that are not there are left out.
@@ -126,31 +177,23 @@ pub(super) async fn load(
     ids: impl IntoIterator<Item = QueueId>,
 ) -> Result<BTreeMap<QueueId, Edit>> {
     let unique: BTreeSet<QueueId> = ids.into_iter().collect();
-    let ids = queue_ids(unique)?;
-    let mails: Vec<Columns> =
-        sqlx::query_as(MAILS).bind(ids.clone()).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let recipients: Vec<(Uuid, String, String, Option<Uuid>)> =
-        sqlx::query_as(RECIPIENTS).bind(ids).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut edits = BTreeMap::new();
-    for columns in mails {
-        let edit = edit(columns)?;
-        edits.insert(edit.id, edit);
-    }
-    for (mail, address, state, doubted_by) in recipients {
-        if let Some(edit) = edits.get_mut(&QueueId::from_uuid(mail)) {
-            let doubted_by = doubted_by.map(ClaimId::from_uuid);
-            edit.before.recipients.push(RecipientRow { state: text(&state)?, doubted_by });
-            edit.addresses.push(address);
-        }
-    }
-    for edit in edits.values_mut() {
-        edit.row.recipients.clone_from(&edit.before.recipients);
-    }
-    Ok(edits)
+    let mails = sqlx::query_as(MAILS).bind(queue_ids(unique)?);
+    let mails: Vec<Columns> = mails.fetch_all(tx).await.map_err(failed(STAGE))?;
+    let edits = mails.into_iter().map(|columns| edit(columns).map(|edit| (edit.id, edit)));
+    edits.collect()
 }
 
 /// Writes what changed. What did not change is not written.
 pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
+    save_served(tx, edits, &[]).await
+}
+
+/// The same, with the lines that were served.
+pub(super) async fn save_served(
+    tx: &mut SqliteConnection,
+    edits: impl IntoIterator<Item = Edit>,
+    served: &[Served],
+) -> Result<()> {
     let mut lines = BTreeSet::new();
     let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
     let (mut recipients, mut timeline) = (Vec::new(), Vec::new());
@@ -168,7 +211,8 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
         lines.insert(edit.line());
         let state = row.state();
         if row.is_finished() {
-            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis()]));
+            let at = edit.log.last().map(|entry| entry.at.as_millis());
+            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis(), at]));
             continue;
         }
         if before.is_finished() {
@@ -176,20 +220,19 @@ pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Ite
         }
         open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
-    for (sql, rows) in [
-        (RECIPIENT, &recipients),
-        (OPEN, &open),
-        (REOPENED, &reopened),
-        (FINISHED, &finished),
-        (CLOSED, &finished),
-        (TIMELINE, &timeline),
-    ] {
-        write(tx, sql, rows).await?;
+    if timeline.is_empty() && lines.is_empty() {
+        return Ok(());
     }
-    lanes::refresh_lines(tx, lines).await
+    let save = sqlx::query(SAVE).bind(to_json(&recipients)?).bind(to_json(&open)?).bind(to_json(&reopened)?);
+    let finished = to_json(&finished)?;
+    let save = save.bind(finished.clone()).bind(finished).bind(to_json(&timeline)?).bind(to_json(served)?);
+    let lines = to_json(&lines)?;
+    let save = save.bind(lines.clone()).bind(None::<i64>).bind(None::<i64>).bind(lines);
+    save.execute(tx).await.map_err(failed(STAGE))?;
+    Ok(())
 }
 
-/// The row of an unfinished mail, for [`OPEN`].
+/// The row of an unfinished mail, for `open!`.
 pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
     let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
     let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
@@ -210,16 +253,8 @@ pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (
     ])
 }
 
-/// An entry of a mail's timeline, for [`TIMELINE`].
+/// An entry of a mail's timeline, for `timeline!`.
 pub(super) fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
     let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
     json!([id, at.as_millis(), recipient, what, state, detail, actor])
-}
-
-/// Writes rows by a statement that takes them apart; none, when there are none.
-pub(super) async fn write(tx: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<()> {
-    if !rows.is_empty() {
-        sqlx::query(sql).bind(to_json(rows)?).execute(tx).await.map_err(failed(STAGE))?;
-    }
-    Ok(())
 }

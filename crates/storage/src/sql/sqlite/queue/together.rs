@@ -4,25 +4,20 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use super::intake::put_all;
-use super::work::{claim_in, mark_in, settle_in};
+use super::work::{claim_in, settle_and_mark};
 use crate::error::Result;
 use crate::sql::combine::{Done, Transact, Work};
 use crate::sql::sqlite::connection::Connections;
 
 async fn transact_in(tx: &mut SqliteConnection, work: &Work<'_>) -> Result<Done> {
     let mut done = Done::default();
-    if !work.settlements.is_empty() {
-        done.settled = settle_in(tx, work.now, &work.settlements).await?;
-    }
-    if !work.marks.is_empty() {
-        done.marked = mark_in(tx, work.now, &work.marks).await?;
+    if !work.settlements.is_empty() || !work.marks.is_empty() {
+        (done.settled, done.marked) = settle_and_mark(tx, work.now, &work.settlements, &work.marks).await?;
     }
     if !work.mails.is_empty() {
         done.enqueued = put_all(tx, work.now, &work.mails).await?;
     }
-    for order in &work.claims {
-        done.claimed.push(claim_in(tx, work.now, *order).await?);
-    }
+    done.claimed = claim_in(tx, work.now, &work.claims).await?;
     Ok(done)
 }
 
