@@ -82,6 +82,7 @@ pub(super) fn hex(id: Uuid) -> String {
 }
 
 /// Reads what `hex` of SQL wrote; what was null is empty.
+#[cfg(feature = "sqlite")]
 pub(super) fn unhex(text: &str) -> Result<Option<Uuid>> {
     match text {
         "" => Ok(None),
