@@ -17,6 +17,7 @@ mod migrate;
 mod output;
 mod queue;
 mod recover;
+mod rows;
 mod rules;
 mod run;
 mod send;

@@ -10,12 +10,12 @@ use postroom::engine::Builder;
 use postroom::storage::Store;
 use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::keyring::{Keyring, NoKeys};
-use postroom::storage::sql::sqlite::{SqliteOptions, SqliteStore};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::transport::smtp::SmtpTransport;
 
 use crate::failure::{Failure, Result};
 use crate::output::{Output, note};
+use crate::rows::Rows;
 
 /// Where the keys are when no file is named.
 const KEYS: &str = "POSTROOM_KEY";
@@ -23,7 +23,8 @@ const KEYS: &str = "POSTROOM_KEY";
 /// The options of every command.
 #[derive(clap::Args)]
 pub(crate) struct Shared {
-    /// Where the rows are: sqlite://FILE.
+    /// Where the rows are: sqlite://FILE, or postgres://USER:PASSWORD@HOST/DATABASE. A URL with a password is better given by the
+    /// variable.
     #[arg(
         long,
         global = true,
@@ -32,7 +33,7 @@ pub(crate) struct Shared {
         default_value = "sqlite://postroom.db",
         hide_env_values = true
     )]
-    database: String,
+    pub(crate) database: String,
     /// Who makes the change, for the audit.
     #[arg(long, global = true, value_name = "NAME", default_value = "cli")]
     actor: Actor,
@@ -51,7 +52,7 @@ pub(crate) struct Session {
     pub(crate) postroom: Postroom,
     pub(crate) actor: Actor,
     pub(crate) output: Output,
-    rows: SqliteStore,
+    rows: Rows,
 }
 
 impl Session {
@@ -80,8 +81,8 @@ impl Shared {
 
     /// Opens the store for a command that adds ports of its own.
     pub(crate) async fn open_with(&self, extend: impl FnOnce(Builder) -> Builder) -> Result<Session> {
-        let rows = SqliteStore::connect(self.location()?, SqliteOptions::new()).await?;
-        let builder = Postroom::builder(Arc::new(rows.clone()))
+        let rows = Rows::connect(&self.database).await?;
+        let builder = Postroom::builder(rows.store())
             .with_keyring(self.keyring()?)
             .with_outgoing(Arc::new(SmtpTransport::new()))
             .with_incoming(Arc::new(ByProtocol::new()));
@@ -91,18 +92,6 @@ impl Shared {
             output: self.output(),
             rows,
         })
-    }
-
-    /// Where the rows are. What is wrong with the URL is said without the URL: it may hold a password.
-    pub(crate) fn location(&self) -> Result<&str> {
-        let scheme = self.database.split_once(':').map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "sqlite" => Ok(&self.database),
-            "postgres" | "postgresql" | "mysql" | "mariadb" => Err(Failure::Usage(format!(
-                "--database: this release keeps its rows in SQLite, not in {scheme}; write sqlite://FILE"
-            ))),
-            _ => Err(Failure::Usage("--database: write sqlite://FILE".into())),
-        }
     }
 
     fn keyring(&self) -> Result<Arc<dyn Keyring>> {

@@ -63,7 +63,7 @@ mod ledger;
 pub mod memory;
 mod queue;
 mod registry;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 pub mod transition;
 
@@ -75,10 +75,12 @@ pub use events::*;
 pub use ledger::*;
 pub use queue::*;
 pub use registry::*;
+#[cfg(feature = "postgres")]
+pub use sql::postgres::{PgOptions, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sql::sqlite::{SqliteOptions, SqliteStore};
 /// The driver of the SQL stores, for hosts that put mail into the queue within their own transactions.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
 
 /// Everything that the engine needs of a store. One store is all of it.

@@ -3,6 +3,8 @@
 mod admit;
 mod combine;
 mod migrate;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod rows;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

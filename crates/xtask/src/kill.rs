@@ -14,6 +14,7 @@ use tokio::runtime::Builder;
 
 use crate::cargo::built;
 use crate::outcome::Outcome;
+use crate::peers::Database;
 use crate::process;
 use crate::tally::Tally;
 
@@ -41,6 +42,9 @@ pub(crate) struct Options {
     /// How many workers are killed in a round.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=25))]
     kills: u32,
+    /// Where the queue is.
+    #[arg(long, value_enum, default_value_t)]
+    store: Store,
     /// The seed of the first round; the next one's is greater by one. With the seed that a failed round told and one round,
     /// the same moments are chosen again.
     #[arg(long)]
@@ -50,10 +54,20 @@ pub(crate) struct Options {
     binary: Option<PathBuf>,
 }
 
+/// What keeps the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Store {
+    /// A file.
+    #[default]
+    Sqlite,
+    /// A server of its own, which lives on when workers are killed.
+    Postgres,
+}
+
 impl Options {
     /// What fits into every run of the tests.
-    pub(crate) fn short() -> Self {
-        Self { rounds: 3, zombies: 1, mails: 300, kills: 4, seed: None, binary: None }
+    pub(crate) fn short(store: Store) -> Self {
+        Self { rounds: 3, zombies: 1, mails: 300, kills: 4, store, seed: None, binary: None }
     }
 }
 
@@ -76,7 +90,11 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime for the server: {error}"))?;
-    let stage = Stage { runtime, binary, mails: options.mails, kills: options.kills };
+    let database = match options.store {
+        Store::Sqlite => None,
+        Store::Postgres => Some(Database::start()?),
+    };
+    let stage = Stage { runtime, binary, database, mails: options.mails, kills: options.kills };
     let seed = match options.seed {
         Some(seed) => seed,
         None => getrandom::u64().map_err(|error| format!("no seed: {error}"))?,

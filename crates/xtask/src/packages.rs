@@ -10,16 +10,25 @@ use crate::outcome::Outcome;
 use crate::process;
 
 /// A package and the file that shows that it is there.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 5] = [
     ("dovecot-imapd", "/usr/lib/dovecot/imap-login"),
     ("dovecot-pop3d", "/usr/lib/dovecot/pop3-login"),
     ("dovecot-lmtpd", "/usr/lib/dovecot/lmtp"),
     ("postfix", "/usr/sbin/smtp-sink"),
+    ("postgresql", "/usr/lib/postgresql/15/bin/postgres"),
 ];
 
 /// The packages that are not installed.
 pub(crate) fn missing() -> Vec<&'static str> {
     NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
+}
+
+/// Nothing, or an error if this one of the packages is missing.
+pub(crate) fn installed(package: &str) -> Outcome<()> {
+    match missing().into_iter().find(|missing| *missing == package) {
+        None => Ok(()),
+        Some(missing) => Err(wanted(&[missing], "it is not installed")),
+    }
 }
 
 /// Nothing, or an error that names what is missing.

@@ -1,4 +1,4 @@
-//! The real mail servers of the tests: private instances of Dovecot, Postfix and smtp-sink in a folder of their own, on free
+//! The real servers of the tests: private instances of Dovecot, Postfix, smtp-sink and PostgreSQL in a folder of their own, on free
 //! loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
 
 use std::process::{Command, ExitCode};
@@ -10,11 +10,13 @@ mod authority;
 mod dovecot;
 mod place;
 mod postfix;
+mod postgres;
 mod sink;
 
 pub(crate) use place::free_addresses;
 use place::{Place, shown};
 pub(crate) use postfix::SERVICES;
+pub(crate) use postgres::Postgres;
 
 /// What `cargo xtask peers` takes.
 #[derive(Debug, clap::Args)]
@@ -45,6 +47,8 @@ pub(crate) struct Peers {
     postfix: postfix::Postfix,
     sinks: [sink::Sink; 3],
     dovecot: dovecot::Dovecot,
+    /// The one that tests share, and the one that they kill.
+    databases: [Postgres; 2],
     place: Place,
 }
 
@@ -66,7 +70,8 @@ impl Peers {
             sink::Sink::start(&place, "relay")?,
         ];
         let postfix = postfix::Postfix::start(&place, &dovecot, &sinks[2])?;
-        Ok(Self { postfix, sinks, dovecot, place })
+        let databases = [Postgres::start(&place, "postgres")?, Postgres::start(&place, "postgres-victim")?];
+        Ok(Self { postfix, sinks, dovecot, databases, place })
     }
 
     /// What a test has to know, as environment variables:
@@ -83,6 +88,9 @@ impl Peers {
     ///   recipients `PEER_REFUSED` and `PEER_DEFERRED` are answered with 550 and 450.
     /// - `PEER_SINK_A_PORT`, `PEER_SINK_B_PORT`: plain servers that take everything; `PEER_SINK_A_DUMP`, `PEER_SINK_B_DUMP`,
     ///   `PEER_SINK_RELAY_DUMP`: folders with one file for each mail that came, envelope in `X-Mail-Args` and `X-Rcpt-Args`.
+    /// - `POSTROOM_TEST_POSTGRES`: the URL of a PostgreSQL database in which tests make schemas of their own;
+    ///   `POSTROOM_TEST_POSTGRES_CRASHED`: that of another server, which the command `POSTROOM_TEST_POSTGRES_CRASH` kills and starts
+    ///   again.
     /// - `PEER_LOG`: a folder with the servers' logs.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let mut all = vec![
@@ -94,9 +102,28 @@ impl Peers {
             ("PEER_OTHER_CA".to_owned(), shown(&self.place.file(authority::STRANGER))),
             ("PEER_LOG".to_owned(), shown(&self.place.file("log"))),
         ];
+        let [shared, victim] = &self.databases;
+        all.extend(postgres::environment(shared, victim));
         all.extend(self.dovecot.environment());
         all.extend(self.postfix.environment());
         all.extend(self.sinks.iter().flat_map(sink::Sink::environment));
         all
+    }
+}
+
+/// A database server alone, in a folder of its own.
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// The server.
+    pub(crate) server: Postgres,
+    _place: Place,
+}
+
+impl Database {
+    /// Start it and wait until it accepts connections.
+    pub(crate) fn start() -> Outcome<Self> {
+        packages::installed("postgresql")?;
+        let place = Place::new()?;
+        Ok(Self { server: Postgres::start(&place, "postgres")?, _place: place })
     }
 }

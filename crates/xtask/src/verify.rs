@@ -46,7 +46,12 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
         tally.add(part("every example runs to its end", run_examples)?);
     }
     if options.filter.is_none() {
-        tally.add(part("workers are killed and stopped while they send", kill_workers)?);
+        let title = "workers are killed and stopped while they send";
+        tally.add(part(title, || kill_workers(kill::Store::Sqlite))?);
+        if peers.is_some() {
+            let title = "the same with the queue in PostgreSQL";
+            tally.add(part(title, || kill_workers(kill::Store::Postgres))?);
+        }
     }
     if peers.is_some() && options.filter.is_none() && workspace().join(SCRIPT).exists() {
         tally.add(part("journeys on real servers", || on_real_servers(&environment))?);
@@ -120,8 +125,8 @@ fn ends_well(example: &Path) -> Outcome<()> {
 }
 
 /// The short form of `cargo xtask kill`; each of its rounds counts as one test.
-fn kill_workers() -> Outcome<Tally> {
-    kill::rounds(&kill::Options::short()).or_else(|error| {
+fn kill_workers(store: kill::Store) -> Outcome<Tally> {
+    kill::rounds(&kill::Options::short(store)).or_else(|error| {
         process::still_wanted()?;
         let mut tally = Tally::default();
         tally.fail(error);

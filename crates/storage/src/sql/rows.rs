@@ -4,7 +4,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, QueueId, Revision};
+#[cfg(feature = "sqlite")]
+use postroom_core::id::QueueId;
+use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
 use postroom_core::message::Priority;
 use postroom_core::time::Timestamp;
@@ -80,6 +82,7 @@ pub(super) fn hex(id: Uuid) -> String {
 }
 
 /// Reads what `hex` of SQL wrote; what was null is empty.
+#[cfg(feature = "sqlite")]
 pub(super) fn unhex(text: &str) -> Result<Option<Uuid>> {
     match text {
         "" => Ok(None),
@@ -120,11 +123,13 @@ pub(super) fn rank(priority: Priority) -> i64 {
 }
 
 /// The ids for JSON that a statement takes apart.
+#[cfg(feature = "sqlite")]
 pub(super) fn queue_ids(ids: impl IntoIterator<Item = QueueId>) -> Result<String> {
     to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
 }
 
 /// The ids for JSON that a statement takes apart.
+#[cfg(feature = "sqlite")]
 pub(super) fn ledger_ids(ids: impl IntoIterator<Item = LedgerId>) -> Result<String> {
     to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
 }

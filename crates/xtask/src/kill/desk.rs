@@ -36,6 +36,7 @@ pub(super) struct Desk<'a> {
     pub(super) server: MailServer,
     folder: TempDir,
     key: String,
+    database: String,
     submitted: Vec<String>,
 }
 
@@ -47,7 +48,14 @@ impl<'a> Desk<'a> {
             .block_on(MailServer::start())
             .map_err(|error| format!("the recording server does not start: {error}"))?;
         let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
-        let mut desk = Self { stage, server, folder, key: String::new(), submitted: Vec::new() };
+        let database = match &stage.database {
+            None => format!("sqlite://{}", folder.path().join("queue.db").display()),
+            Some(database) => {
+                let number = getrandom::u64().map_err(|error| format!("no name for a schema: {error}"))?;
+                database.server.schema(&format!("kill_{number:016x}"))?
+            }
+        };
+        let mut desk = Self { stage, server, folder, key: String::new(), database, submitted: Vec::new() };
         desk.key = desk.call(&["key", "generate"])?.trim().to_owned();
         desk.call(&["migrate"])?;
         let (port, connections) = (desk.server.smtp_port().to_string(), CONNECTIONS.to_string());
@@ -70,7 +78,7 @@ impl<'a> Desk<'a> {
         let mut command = Command::new(&self.stage.binary);
         command
             .args(arguments)
-            .env("POSTROOM_DATABASE", format!("sqlite://{}", self.folder.path().join("queue.db").display()))
+            .env("POSTROOM_DATABASE", &self.database)
             .env("POSTROOM_KEY", &self.key)
             .current_dir(self.folder.path());
         command

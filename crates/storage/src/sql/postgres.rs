@@ -1,0 +1,26 @@
+//! The store in PostgreSQL 15 or newer, for any number of processes that share queue and mailboxes. The schema is in
+//! `migrations/postgres`; what is not PostgreSQL's own is in the folder above.
+
+mod audit;
+mod bodies;
+mod budgets;
+mod connection;
+mod events;
+mod failed;
+#[cfg(test)]
+mod faults;
+mod health;
+mod lanes;
+mod ledger;
+mod links;
+mod locks;
+mod mailboxes;
+mod plain;
+#[cfg(test)]
+mod plans;
+mod queue;
+mod schema;
+mod store;
+mod switches;
+
+pub use store::{PgOptions, PgStore};

@@ -1,0 +1,233 @@
+//! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
+
+use async_trait::async_trait;
+use postroom_core::id::{ContractId, LedgerId, RecordId};
+use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::time::Timestamp;
+use serde_json::json;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::row;
+use crate::error::Result;
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
+use crate::sql::postgres::bodies;
+use crate::sql::postgres::connection::{failed, write};
+use crate::sql::postgres::locks;
+use crate::sql::postgres::plain::plain;
+use crate::sql::postgres::store::PgStore;
+use crate::sql::rows::{big, hex, new_body_id, new_ledger_id, small, text, to_json};
+use crate::transition::ledger::LedgerRow;
+
+pub(in crate::sql::postgres) const CONTACT: &str = "SELECT
+    (SELECT frontier FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
+    EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2)";
+
+pub(in crate::sql::postgres) const KNOWN: &str = "SELECT id FROM postroom_ledger_mail
+    WHERE mailbox = $1 AND folder = $2 AND epoch = $3 AND remote_key = $4";
+
+pub(in crate::sql::postgres) const UNKNOWN: &str =
+    "SELECT j.place FROM unnest($4::text[]) WITH ORDINALITY j (value, place)
+    WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m
+        WHERE m.mailbox = $1 AND m.folder = $2 AND m.epoch = $3 AND m.remote_key = j.value)
+    ORDER BY j.place";
+
+/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
+pub(in crate::sql::postgres) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
+    WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND epoch <> $4 AND size = $5 ORDER BY number LIMIT 1
+    FOR NO KEY UPDATE";
+
+pub(in crate::sql::postgres) const UNSETTLED: &str = "SELECT id, remote_key FROM postroom_ledger_mail
+    WHERE mailbox = $1 AND folder = $2 AND epoch = $3
+        AND settle_at IS NOT NULL AND settled_at IS NULL AND settle_at <= $4
+    ORDER BY number LIMIT $5";
+
+const MAIL: &str = "INSERT INTO postroom_ledger_mail
+    (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
+        message_id, sender, subject, attempts, settle_at, body)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0, $17, $18) RETURNING number";
+
+const SKIP: &str = "INSERT INTO postroom_ledger_mail
+    (id, mailbox, folder, epoch, remote_key, size, stored_at, state, reasons, sender, subject, attempts)
+    SELECT (value ->> 0)::uuid, $1, $2, $3, value ->> 1, 0, $5, 'ignored', '[\"baseline\"]', '', '', 0
+    FROM json_array_elements($4::json) WITH ORDINALITY j (value, place) ORDER BY place
+    ON CONFLICT (mailbox, folder, epoch, remote_key) DO NOTHING";
+
+pub(in crate::sql::postgres) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = $2
+    WHERE settled_at IS NULL AND id = ANY($1::uuid[]) RETURNING id";
+
+const STAGE: &str = "store a received mail";
+
+async fn insert(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Result<()> {
+    let body = match &mail.raw {
+        RawMail::Whole(content) => {
+            let id = new_body_id(now)?;
+            bodies::insert(tx, id, content).await?;
+            id
+        }
+        RawMail::Staged(staged) => {
+            bodies::refer(tx, staged).await?;
+            staged.id
+        }
+    };
+    let place = &mail.place;
+    let (number,): (i64,) = sqlx::query_as(MAIL)
+        .bind(mail.id.uuid())
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_str())
+        .bind(i64::from(place.epoch))
+        .bind(mail.key.to_string())
+        .bind(mail.sha256.to_vec())
+        .bind(big(mail.size))
+        .bind(mail.arrived.map(Timestamp::as_millis))
+        .bind(now.as_millis())
+        .bind(mail.state.word())
+        .bind(mail.contract.as_ref().map(ContractId::as_str))
+        .bind(to_json(&mail.reasons)?)
+        .bind(mail.record.as_ref().map(RecordId::as_str))
+        .bind(mail.message_id.as_deref().map(plain))
+        .bind(plain(&mail.sender))
+        .bind(plain(&mail.subject))
+        .bind(mail.settle_at.map(Timestamp::as_millis))
+        .bind(body.uuid())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    if mail.state == State::Stored {
+        let row = LedgerRow {
+            state: mail.state,
+            contract: mail.contract.clone(),
+            reasons: mail.reasons.clone(),
+            attempts: 0,
+            due_at: now,
+            lease: None,
+            body: Some(body),
+        };
+        row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
+    }
+    let detail = mail.reasons.join(", ");
+    row::note(tx, [(mail.id, entry(now, "stored", Some(mail.state), detail))]).await
+}
+
+fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
+    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
+}
+
+async fn store_in(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Result<Stored> {
+    let place = &mail.place;
+    locks::intake(tx, place.mailbox).await?;
+    let known: Option<(Uuid,)> = sqlx::query_as(KNOWN)
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_str())
+        .bind(i64::from(place.epoch))
+        .bind(mail.key.to_string())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    if let Some((id,)) = known {
+        return Ok(Stored::Known(LedgerId::from_uuid(id)));
+    }
+    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_str())
+        .bind(mail.sha256.to_vec())
+        .bind(i64::from(place.epoch))
+        .bind(big(mail.size))
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    let Some((id, epoch, key)) = renumbered else {
+        insert(tx, now, mail).await?;
+        return Ok(Stored::New(mail.id));
+    };
+    let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
+    let update = sqlx::query(sql).bind(id).bind(i64::from(place.epoch)).bind(mail.key.to_string());
+    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    let id = LedgerId::from_uuid(id);
+    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
+    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
+    Ok(Stored::Recognised(id))
+}
+
+async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+    let update = sqlx::query_as(SETTLED)
+        .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+        .bind(now.as_millis());
+    let told: Vec<(Uuid,)> =
+        update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
+    let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
+    row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
+}
+
+#[async_trait]
+impl LedgerIntake for PgStore {
+    async fn contact(&self, place: &Place) -> Result<Contact> {
+        const STAGE: &str = "look a place up";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_str());
+        let row = query.bind(i64::from(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (frontier, is_seen): (Option<i64>, bool) = read.finish(row).await?;
+        Ok(match frontier {
+            Some(frontier) => Contact::Known { frontier: small(frontier)? },
+            None if is_seen => Contact::Renumbered,
+            None => Contact::First,
+        })
+    }
+
+    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+        const STAGE: &str = "advance a frontier";
+        let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+            SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier), seen_at = excluded.seen_at";
+        write!(self.connections, STAGE, |tx| {
+            let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
+            let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
+            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+        })
+    }
+
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
+        const STAGE: &str = "find unknown mails";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(UNKNOWN).bind(place.mailbox.number()).bind(place.folder.as_str());
+        let query =
+            query.bind(i64::from(place.epoch)).bind(keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        let rows: Vec<(i64,)> = read.finish(rows).await?;
+        let key = |(index,): (i64,)| keys.get(usize::try_from(index - 1).ok()?).cloned();
+        Ok(rows.into_iter().filter_map(key).collect())
+    }
+
+    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+        const STAGE: &str = "record a baseline";
+        let row = |key: &RemoteKey| Ok(json!([hex(new_ledger_id(now)?.uuid()), key]));
+        let rows = keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let rows = to_json(&rows)?;
+        write!(self.connections, STAGE, |tx| {
+            locks::intake(tx, place.mailbox).await?;
+            let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
+            let query = query.bind(i64::from(place.epoch)).bind(rows.as_str()).bind(now.as_millis());
+            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+        })
+    }
+
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        write!(self.connections, STAGE, |tx| store_in(tx, now, mail).await)
+    }
+
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
+        const STAGE: &str = "find what a server is to be told";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(UNSETTLED).bind(place.mailbox.number()).bind(place.folder.as_str());
+        let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        let rows: Vec<(Uuid, String)> = read.finish(rows).await?;
+        let mail =
+            |(id, key): (Uuid, String)| Ok(Unsettled { id: LedgerId::from_uuid(id), key: text(&key)? });
+        rows.into_iter().map(mail).collect()
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids).await)
+    }
+}

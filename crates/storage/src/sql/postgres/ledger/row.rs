@@ -1,0 +1,203 @@
+//! Received mails as they are read and changed: read into items and [`LedgerRow`]s, changed there, and written back with
+//! their timeline in one transaction.
+
+use postroom_core::id::{BodyId, ClaimId, ContractId, LedgerId, MailboxId, WorkerId};
+use postroom_core::ledger::State;
+use serde_json::{Value, json};
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::ledger::{LedgerEntry, LedgerItem};
+use crate::sql::postgres::connection::failed;
+use crate::sql::postgres::events::drawn_behind;
+use crate::sql::postgres::plain::plain;
+use crate::sql::rows::{from_json, hex, optional, small, text, time, to_json};
+use crate::transition::lease::Lease;
+use crate::transition::ledger::LedgerRow;
+
+const STAGE: &str = "read and write received mails";
+
+macro_rules! columns {
+    () => {
+        "m.id, m.state, m.mailbox, m.folder, m.epoch, m.remote_key, m.contract, m.reasons, m.record, m.sender, m.subject,
+        m.message_id, m.size, m.arrived, m.stored_at, m.attempts, m.body, m.sha256 IS NULL, m.number "
+    };
+}
+pub(super) use columns;
+
+pub(in crate::sql::postgres) const EDITS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", o.due_at, o.claim, o.worker, o.lease_until
+    FROM unnest($1::uuid[]) WITH ORDINALITY j (id, place) JOIN postroom_ledger_mail m ON m.id = j.id
+    LEFT JOIN postroom_ledger_open o ON o.number = m.number ORDER BY j.place"
+);
+
+/// In the order in which everybody locks received mails.
+pub(in crate::sql::postgres) const LOCK: &str = "SELECT number FROM postroom_ledger_mail
+    WHERE id = ANY($1::uuid[]) ORDER BY number FOR NO KEY UPDATE";
+
+const MAIL: &str = "UPDATE postroom_ledger_mail SET state = $2, contract = $3, reasons = $4, attempts = $5
+    WHERE number = $1";
+
+const OPEN: &str =
+    "INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at, claim, worker, lease_until)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (number) DO UPDATE SET due_at = excluded.due_at, claim = excluded.claim,
+        worker = excluded.worker, lease_until = excluded.lease_until";
+
+const CLOSED: &str = "DELETE FROM postroom_ledger_open WHERE number = $1";
+
+const EVENTS: &str = concat!("WITH ", drawn_behind!(), " INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
+    SELECT 'ledger', (value ->> 0)::uuid, (value ->> 1)::bigint, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+    FROM drawn_behind, json_array_elements($1::json) WITH ORDINALITY j (value, place) ORDER BY place");
+
+/// A received mail as every query here selects it.
+pub(super) struct Mail {
+    pub(super) item: LedgerItem,
+    pub(super) attempts: u32,
+    pub(super) body: Option<BodyId>,
+    /// Whether the baseline left it out.
+    pub(super) is_skipped: bool,
+    number: i64,
+}
+
+impl Mail {
+    /// Reads the first columns of a row.
+    pub(super) fn read(row: &PgRow) -> Result<Self> {
+        let cell = |error| failed(STAGE)(error);
+        let epoch: i64 = row.try_get(4).map_err(cell)?;
+        let folder = row.try_get(3).map_err(cell)?;
+        let key: String = row.try_get(5).map_err(cell)?;
+        let reasons: String = row.try_get(7).map_err(cell)?;
+        let item = LedgerItem {
+            id: LedgerId::from_uuid(row.try_get(0).map_err(cell)?),
+            state: text(&row.try_get::<String, _>(1).map_err(cell)?)?,
+            mailbox: MailboxId::new(row.try_get(2).map_err(cell)?),
+            folder,
+            epoch: small(epoch)?,
+            key: text(&key)?,
+            contract: optional(row.try_get(6).map_err(cell)?)?,
+            reasons: from_json(&reasons)?,
+            record: optional(row.try_get(8).map_err(cell)?)?,
+            sender: row.try_get(9).map_err(cell)?,
+            subject: row.try_get(10).map_err(cell)?,
+            message_id: row.try_get(11).map_err(cell)?,
+            size: small(row.try_get(12).map_err(cell)?)?,
+            arrived: row.try_get::<Option<i64>, _>(13).map_err(cell)?.map(time),
+            stored_at: time(row.try_get(14).map_err(cell)?),
+        };
+        Ok(Self {
+            item,
+            attempts: small(row.try_get(15).map_err(cell)?)?,
+            body: row.try_get::<Option<Uuid>, _>(16).map_err(cell)?.map(BodyId::from_uuid),
+            is_skipped: row.try_get(17).map_err(cell)?,
+            number: row.try_get(18).map_err(cell)?,
+        })
+    }
+}
+
+/// A mail between being read and being written back.
+pub(super) struct Edit {
+    pub(super) mail: Mail,
+    pub(super) row: LedgerRow,
+    before: LedgerRow,
+}
+
+/// Reads and locks these mails, in their order; those that are not there are left out.
+pub(super) async fn load(
+    tx: &mut PgConnection,
+    ids: impl IntoIterator<Item = LedgerId>,
+) -> Result<Vec<Edit>> {
+    let ids: Vec<Uuid> = ids.into_iter().map(LedgerId::uuid).collect();
+    sqlx::query(LOCK).bind(ids.clone()).execute(&mut *tx).await.map_err(failed(STAGE))?;
+    // A statement of its own, behind the locks: it sees what those who had them before have committed.
+    let rows = sqlx::query(EDITS).bind(ids).fetch_all(tx).await.map_err(failed(STAGE))?;
+    let edit = |row: &PgRow| {
+        let mail = Mail::read(row)?;
+        let cell = |index: usize| index + 19;
+        let due_at: Option<i64> = row.try_get(cell(0)).map_err(failed(STAGE))?;
+        let claim: Option<Uuid> = row.try_get(cell(1)).map_err(failed(STAGE))?;
+        let worker: Option<Uuid> = row.try_get(cell(2)).map_err(failed(STAGE))?;
+        let until: Option<i64> = row.try_get(cell(3)).map_err(failed(STAGE))?;
+        let lease = claim.zip(worker).zip(until).map(|((claim, worker), until)| Lease {
+            claim: ClaimId::from_uuid(claim),
+            worker: WorkerId::from_uuid(worker),
+            until: time(until),
+        });
+        let row = LedgerRow {
+            state: mail.item.state,
+            contract: mail.item.contract.clone(),
+            reasons: mail.item.reasons.clone(),
+            attempts: mail.attempts,
+            due_at: due_at.map_or(mail.item.stored_at, time),
+            lease,
+            body: mail.body,
+        };
+        Ok(Edit { mail, before: row.clone(), row })
+    };
+    rows.iter().map(edit).collect()
+}
+
+/// Writes what changed of a mail, with its timeline.
+pub(super) async fn save(
+    tx: &mut PgConnection,
+    edit: &Edit,
+    entries: impl IntoIterator<Item = LedgerEntry>,
+) -> Result<()> {
+    let Edit { mail, row, before } = edit;
+    let (number, id) = (mail.number, mail.item.id);
+    let of_mail = |row: &LedgerRow| (row.state, row.contract.clone(), row.reasons.clone(), row.attempts);
+    if of_mail(row) != of_mail(before) {
+        let contract = row.contract.as_ref().map(ContractId::as_str);
+        let query = sqlx::query(MAIL).bind(number).bind(row.state.word()).bind(contract);
+        let query = query.bind(to_json(&row.reasons)?).bind(i64::from(row.attempts));
+        query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    }
+    if row.state == State::Stored {
+        write_open(tx, number, id, mail.item.mailbox, row).await?;
+    } else if before.state == State::Stored {
+        sqlx::query(CLOSED).bind(number).execute(&mut *tx).await.map_err(failed(STAGE))?;
+    }
+    note(tx, entries.into_iter().map(|entry| (id, entry))).await
+}
+
+/// Has a mail wait for a handler.
+pub(super) async fn write_open(
+    tx: &mut PgConnection,
+    number: i64,
+    id: LedgerId,
+    mailbox: MailboxId,
+    row: &LedgerRow,
+) -> Result<()> {
+    sqlx::query(OPEN)
+        .bind(number)
+        .bind(id.uuid())
+        .bind(mailbox.number())
+        .bind(row.due_at.as_millis())
+        .bind(row.lease.map(|lease| lease.claim.uuid()))
+        .bind(row.lease.map(|lease| lease.worker.uuid()))
+        .bind(row.lease.map(|lease| lease.until.as_millis()))
+        .execute(tx)
+        .await
+        .map_err(failed(STAGE))?;
+    Ok(())
+}
+
+/// Adds to the timelines of mails.
+pub(super) async fn note(
+    tx: &mut PgConnection,
+    entries: impl IntoIterator<Item = (LedgerId, LedgerEntry)>,
+) -> Result<()> {
+    let row = |(id, entry): (LedgerId, LedgerEntry)| {
+        let LedgerEntry { at, what, state, detail, actor } = entry;
+        json!([hex(id.uuid()), at.as_millis(), what, state, plain(&detail), actor])
+    };
+    let rows: Vec<Value> = entries.into_iter().map(row).collect();
+    if !rows.is_empty() {
+        sqlx::query(EVENTS).bind(to_json(&rows)?).execute(tx).await.map_err(failed(STAGE))?;
+    }
+    Ok(())
+}
