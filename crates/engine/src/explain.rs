@@ -18,7 +18,7 @@ impl Postroom {
     /// Says which outbox would send a mail, as whom, and why; nothing is sent.
     ///
     /// # Errors
-    /// [`ErrorKind::Unresolved`] says what is missing.
+    /// [`crate::ErrorKind::Unresolved`] says what is missing.
     pub async fn explain(
         &self,
         contract: &ContractId,
