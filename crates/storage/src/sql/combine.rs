@@ -2,9 +2,12 @@
 //! the others find their answers. What is being performed belongs to no caller, so one that is dropped leaves it to the next; the
 //! last to be dropped takes it along, and the transaction is rolled back. Which transaction that is, a store says.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -135,10 +138,15 @@ impl<T: Transact> Combiner<T> {
     }
 }
 
-/// Sees a performance through, by whomever it was begun.
+/// Sees a performance through, by whomever it was begun. One that panics has no answers for its calls; those that come later are none
+/// of its matter.
 async fn drive(turn: &mut Option<Performing>) {
     if let Some(performing) = turn.as_mut() {
-        performing.await;
+        let polled = poll_fn(|context| {
+            let poll = || performing.as_mut().poll(context);
+            catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(()))
+        });
+        polled.await;
         *turn = None;
     }
 }
@@ -236,5 +244,106 @@ impl Calls {
         self.marks.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("mark mails")))));
         self.mails.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("submit a mail")))));
         self.claims.into_iter().for_each(|asked| drop(asked.answer.send(Err(why("claim mails")))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use postroom_core::id::QueueId;
+    use tokio::sync::Notify;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Marks what it is asked to mark, and does at each transaction what the test says.
+    #[derive(Default)]
+    struct Store {
+        transactions: AtomicUsize,
+        /// Whether the first one waits until it is let go.
+        gate: Option<Notify>,
+        /// The mail that makes a transaction fail, and the one that makes it panic.
+        fails: Option<QueueId>,
+        panics: Option<QueueId>,
+    }
+
+    #[async_trait]
+    impl Transact for Store {
+        async fn transact(&self, work: &Work<'_>) -> Result<Done> {
+            if self.transactions.fetch_add(1, Ordering::SeqCst) == 0
+                && let Some(gate) = &self.gate
+            {
+                gate.notified().await;
+            }
+            let has = |id: Option<QueueId>| work.marks.iter().any(|mark| Some(mark.id) == id);
+            assert!(!has(self.panics), "a test asks for it");
+            if has(self.fails) {
+                return Err(Error::new(ErrorKind::Full, "transact"));
+            }
+            let marked = work.marks.iter().map(|mark| mark.id != id(0)).collect();
+            Ok(Done { marked, ..Done::default() })
+        }
+    }
+
+    fn id(number: u128) -> QueueId {
+        QueueId::from_uuid(Uuid::from_u128(number))
+    }
+
+    async fn mark(combiner: &Combiner<Store>, number: u128) -> Result<Vec<bool>> {
+        let mark = ClaimMark { id: id(number), claim: postroom_core::id::ClaimId::from_uuid(Uuid::nil()) };
+        combiner.mark(Timestamp::from_millis(0), &[mark]).await
+    }
+
+    /// Would miss an answer that goes to another call.
+    #[tokio::test]
+    async fn calls_that_wait_are_performed_together_and_each_has_its_own_answer() {
+        let combiner = Combiner::new(Arc::new(Store { gate: Some(Notify::new()), ..Store::default() }));
+        let (a, b, c, d, ()) = tokio::join!(
+            mark(&combiner, 1),
+            mark(&combiner, 0),
+            mark(&combiner, 2),
+            mark(&combiner, 0),
+            async { combiner.store.gate.as_ref().unwrap().notify_one() }
+        );
+        let marked = [a, b, c, d].map(|marked| marked.unwrap());
+        assert_eq!(marked, [[true], [false], [true], [false]]);
+        assert_eq!(combiner.store.transactions.load(Ordering::SeqCst), 2, "the first, and the rest");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_fails_alone() {
+        let store = Store { gate: Some(Notify::new()), fails: Some(id(7)), ..Store::default() };
+        let combiner = Combiner::new(Arc::new(store));
+        let (a, b, c, ()) = tokio::join!(mark(&combiner, 1), mark(&combiner, 7), mark(&combiner, 2), async {
+            combiner.store.gate.as_ref().unwrap().notify_one()
+        });
+        assert_eq!((a.unwrap(), c.unwrap()), (vec![true], vec![true]));
+        assert_eq!(b.unwrap_err().kind(), &ErrorKind::Full);
+    }
+
+    /// Would miss a store that is dead for the rest of the process: the next to have the turn would drive what has panicked.
+    #[tokio::test]
+    async fn a_panic_costs_the_calls_of_its_transaction_and_no_later_one() {
+        let combiner = Combiner::new(Arc::new(Store { panics: Some(id(7)), ..Store::default() }));
+        assert_eq!(mark(&combiner, 7).await.unwrap_err().kind(), &ErrorKind::Unavailable);
+        assert_eq!(mark(&combiner, 1).await.unwrap(), [true]);
+    }
+
+    /// Would miss a call that waits for ever for one that was given up.
+    #[tokio::test]
+    async fn what_a_dropped_caller_has_begun_is_seen_through_by_the_next() {
+        let combiner = Combiner::new(Arc::new(Store { gate: Some(Notify::new()), ..Store::default() }));
+        let mut first = Box::pin(mark(&combiner, 1));
+        let begun = tokio::time::timeout(Duration::from_millis(10), first.as_mut()).await;
+        assert!(begun.is_err(), "it waits at the gate");
+        let second = mark(&combiner, 2);
+        let rest = async {
+            drop(first);
+            combiner.store.gate.as_ref().unwrap().notify_one();
+        };
+        let (second, ()) = tokio::join!(second, rest);
+        assert_eq!(second.unwrap(), [true]);
+        assert_eq!(combiner.store.transactions.load(Ordering::SeqCst), 2);
     }
 }
