@@ -83,7 +83,7 @@ fn remedy(code: &str) -> Option<&'static str> {
         "stale-decision" => "repeat the command: the links changed while it ran",
         "idempotency-conflict" => "use a new key for another mail, or send the same content again",
         "storage" => {
-            "check --database or POSTROOM_DATABASE: the file, its permissions, the free space; `postroom migrate` makes a new file"
+            "check --database or POSTROOM_DATABASE: the file with its permissions and free space, or whether the server runs, its address and user; `postroom migrate` makes a new file"
         }
         "schema" => "run `postroom migrate` of the newest release that is installed",
         _ => return None,
@@ -156,7 +156,9 @@ impl From<postroom::engine::Error> for Failure {
         while let Some(cause) = source {
             let text = cause.to_string();
             // Each floor words the same failure in its own way; the same words twice help nobody.
-            if !account.message.contains(&text) && account.causes.last() != Some(&text) {
+            // The database driver's words end with those of their own cause.
+            let is_said = account.causes.last().is_some_and(|last| last.ends_with(&text));
+            if !account.message.contains(&text) && !is_said {
                 account.causes.push(text);
             }
             source = cause.source();
