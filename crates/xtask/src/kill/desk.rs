@@ -22,6 +22,9 @@ use super::stage::Stage;
 
 /// How many connections the outbox has.
 pub(super) const CONNECTIONS: u32 = 5;
+
+/// How many mails a death may leave in doubt: four for each connection, by promise P1.
+pub(super) const DOUBTS: u32 = 4 * CONNECTIONS;
 /// The lease of each worker, the shortest that there is.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
 /// How often a worker with this lease looks for claims that ran out.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
 
-use super::desk::{CONNECTIONS, Desk, LEASE, SCAN};
+use super::desk::{DOUBTS, Desk, LEASE, SCAN};
 use super::dice::Dice;
 use super::stage::Stage;
 
@@ -35,7 +35,7 @@ fn kill_and_compare(desk: &Desk<'_>, stage: &Stage, seed: u64) -> Outcome<String
     }
     let slowest = last_worker(desk)?;
     let books = desk.books()?;
-    let most = usize::try_from(stage.kills * CONNECTIONS).unwrap_or(usize::MAX);
+    let most = usize::try_from(stage.kills * DOUBTS).unwrap_or(usize::MAX);
     let in_hand = desk.in_hand()?;
     let mut faults = books.faults(most);
     faults.extend(in_hand.iter().map(|id| format!("{id} is claimed by nobody who lives")));

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::outcome::Outcome;
 
-use super::desk::{CONNECTIONS, Desk, LEASE, SCAN, Worker};
+use super::desk::{DOUBTS, Desk, LEASE, SCAN, Worker};
 use super::dice::Dice;
 use super::stage::Stage;
 
@@ -32,7 +32,7 @@ fn stop_and_compare(desk: &Desk<'_>, stage: &Stage, seed: u64) -> Outcome<String
     // It waits itself until the leases of the other have run out.
     desk.worker(&["--until-idle"])?.ends_well()?;
     let before = desk.books()?;
-    let most = usize::try_from(CONNECTIONS).unwrap_or(usize::MAX);
+    let most = usize::try_from(DOUBTS).unwrap_or(usize::MAX);
     let mut faults = before.faults(most);
 
     zombie.signal(Signal::SIGCONT)?;
