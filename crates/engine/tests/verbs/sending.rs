@@ -443,3 +443,30 @@ async fn a_worker_that_is_woken_finds_what_another_way_than_submit_has_queued() 
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(house.outgoing.carried().len(), 1);
 }
+
+/// Links are remembered from one submission to the next. Would miss a decision by what they were, and a mail that is held or falls back
+/// because of what was.
+#[tokio::test]
+async fn what_has_changed_since_the_last_submission_counts_for_the_next() {
+    for when_unavailable in [WhenUnavailable::Refuse, WhenUnavailable::Hold, WhenUnavailable::Standard] {
+        let house = House::with_options(Options { when_unavailable, ..Options::default() }).await;
+        let set =
+            async |status| house.postroom.set_status(&actor(), house.own.id, status).await.map(drop).unwrap();
+        let submission =
+            Submission::text(contract("ACME"), "Hello", "text").with_to(address("ana@customer.example"));
+        let submit = async || house.postroom.submit(&submission).await;
+        assert_eq!(submit().await.unwrap().outbox, house.own.id);
+        set(Status::Disabled).await;
+        let meanwhile = submit().await;
+        match when_unavailable {
+            WhenUnavailable::Refuse => {
+                assert!(matches!(meanwhile.unwrap_err().kind(), EngineErrorKind::Unresolved(_)));
+            }
+            WhenUnavailable::Hold => assert_eq!(house.state(&meanwhile.unwrap()).await, "held"),
+            _ => assert_eq!(meanwhile.unwrap().outbox, house.standard.id),
+        }
+        set(Status::Active).await;
+        let again = submit().await.unwrap();
+        assert_eq!((again.outbox, house.state(&again).await.as_str()), (house.own.id, "queued"));
+    }
+}
