@@ -9,7 +9,8 @@ CREATE TABLE postroom_body (
 CREATE INDEX postroom_body_staged ON postroom_body (staged_at) WHERE staged_at IS NOT NULL;
 
 CREATE TABLE postroom_body_piece (
-    body uuid NOT NULL REFERENCES postroom_body (id),
+    -- Of a postroom_body, which whoever adds a piece locks. No foreign key: see 0003_queue.sql.
+    body uuid NOT NULL,
     -- From 0.
     number bigint NOT NULL,
     content bytea NOT NULL,

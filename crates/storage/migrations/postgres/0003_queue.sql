@@ -1,5 +1,9 @@
 -- The sending queue. What is frozen of a mail stands in postroom_queue_mail; what changes while it is unfinished stands in
 -- the narrow postroom_queue_open, so that no index of a worker grows with the number of finished mails.
+--
+-- What a mail consists of is written by one statement, and removed by one transaction that has locked postroom_queue_mail. Foreign
+-- keys between its rows would find nothing that these do not rule out, and are a query and a lock for each row: a fifth of the time
+-- that the server spends on a mail.
 
 CREATE TABLE postroom_queue_mail (
     -- UUID version 7: sorts by the time of submission.
@@ -28,8 +32,8 @@ CREATE TABLE postroom_queue_mail (
     priority bigint NOT NULL CHECK (priority IN (0, 1, 2)),
     on_doubt text COLLATE "C" NOT NULL CHECK (on_doubt IN ('hold', 'resend')),
     created_at bigint NOT NULL,
-    -- Null once retention removed the content.
-    body uuid REFERENCES postroom_body (id),
+    -- A postroom_body; null once retention removed the content.
+    body uuid,
     size bigint NOT NULL,
     -- The state of a finished mail, the attempts that it took, and its expiry. While a mail is unfinished its state is null
     -- here and postroom_queue_open has all three.
@@ -54,7 +58,7 @@ CREATE INDEX postroom_queue_mail_body ON postroom_queue_mail (body) WHERE body I
 
 -- Unfinished mail: a row leaves when every recipient's state is final, and comes back with a retry.
 CREATE TABLE postroom_queue_open (
-    mail uuid NOT NULL PRIMARY KEY REFERENCES postroom_queue_mail (id),
+    mail uuid NOT NULL PRIMARY KEY,
     outbox bigint NOT NULL,
     contract text COLLATE "C" NOT NULL,
     priority bigint NOT NULL,
@@ -151,7 +155,7 @@ CREATE TABLE postroom_queue_bell (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE postroom_queue_recipient (
-    mail uuid NOT NULL REFERENCES postroom_queue_mail (id),
+    mail uuid NOT NULL,
     -- From 0, in the order of the mail.
     place bigint NOT NULL,
     address text COLLATE "C" NOT NULL,

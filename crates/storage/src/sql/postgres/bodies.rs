@@ -13,7 +13,9 @@ use crate::bodies::{Bodies, BodyRef, PIECE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::rows::{big, small};
 
-const INSERT_PIECE: &str = "INSERT INTO postroom_body_piece (body, number, content) VALUES ($1, $2, $3)";
+/// A piece of a content that is there, and stays while this transaction lasts: a sweep may be about to remove it.
+pub(super) const INSERT_PIECE: &str = "INSERT INTO postroom_body_piece (body, number, content)
+    SELECT id, $2::bigint, $3::bytea FROM (SELECT id FROM postroom_body WHERE id = $1 FOR KEY SHARE) b";
 
 pub(super) const PIECE_OF: &str = "SELECT content FROM postroom_body_piece WHERE body = $1 AND number = $2";
 
@@ -95,8 +97,8 @@ async fn stage_in(
     let begin = sqlx::query(sql).bind(id.uuid()).bind(now.as_millis());
     begin.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let insert = sqlx::query(INSERT_PIECE).bind(id.uuid()).bind(i64::from(number)).bind(piece.to_vec());
-    insert.execute(tx).await.map_err(failed(STAGE))?;
-    Ok(())
+    let inserted = insert.execute(tx).await.map_err(failed(STAGE))?;
+    if inserted.rows_affected() == 1 { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, STAGE)) }
 }
 
 /// Removes a few orphans. Gives how many.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use super::failed::failed;
 use super::failed::unavailable;
+use super::lanes::Answers;
 use crate::clock::SampledClock;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,8 +37,6 @@ const SESSION: &str = "SET synchronous_commit = on;
 const SAMPLE: &str =
     "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, current_setting('server_encoding')";
 
-const BEGIN: &str = "BEGIN";
-
 /// PostgreSQL answers a COMMIT of a transaction that failed with success, and rolls back; any other statement fails then.
 const COMMIT: &str = "SELECT; COMMIT";
 
@@ -55,6 +54,8 @@ pub(super) struct Connections {
     permits: Semaphore,
     clock: Option<Arc<SampledClock>>,
     closed: AtomicBool,
+    /// What one call answers for others.
+    pub(super) answers: Answers,
 }
 
 impl Connections {
@@ -67,14 +68,15 @@ impl Connections {
             permits: Semaphore::new(most.max(1)),
             clock,
             closed: AtomicBool::new(false),
+            answers: Answers::default(),
         }
     }
 
-    /// Begins a transaction of its own.
+    /// Begins a transaction of its own, by statements that do so.
     ///
     /// Cancel safe: a dropped future or transaction leaves nothing behind.
-    pub(super) async fn write(&self, stage: &'static str) -> Result<Pooled<'_>> {
-        self.begin(stage, BEGIN, COMMIT).await
+    pub(super) async fn write(&self, stage: &'static str, begin: &'static str) -> Result<Pooled<'_>> {
+        self.begin(stage, begin, COMMIT).await
     }
 
     /// A connection for one statement that reads.
@@ -217,12 +219,16 @@ impl DerefMut for Pooled<'_> {
 /// How many times a call is begun again because others were in its way.
 pub(super) const TRIES: u32 = 5;
 
-/// Runs a body in a transaction of its own, and again where a deadlock or the like ended it: `write!(connections, stage, |tx| ..)`.
+/// Runs a body in a transaction of its own, and again where a deadlock or the like ended it: `write!(connections, stage, |tx| ..)`, or
+/// `write!(connections, stage, begin, |tx| ..)` for one that other statements begin.
 macro_rules! write {
-    ($connections:expr, $stage:expr, |$tx:ident| $body:expr) => {{
+    ($connections:expr, $stage:expr, |$tx:ident| $body:expr) => {
+        $crate::sql::postgres::connection::write!($connections, $stage, "BEGIN", |$tx| $body)
+    };
+    ($connections:expr, $stage:expr, $begin:expr, |$tx:ident| $body:expr) => {{
         let mut tries = 0;
         loop {
-            let mut guard = $connections.write($stage).await?;
+            let mut guard = $connections.write($stage, $begin).await?;
             let done = {
                 let $tx: &mut sqlx::postgres::PgConnection = &mut guard;
                 async { $body }.await

@@ -10,15 +10,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postroom_core::id::{MailboxId, WorkerId};
+use postroom_core::id::{BodyId, MailboxId, WorkerId};
 use sqlx::{AssertSqlSafe, Connection};
 
 use self::fixture::{
     accepted, check_whole, dropped_after, host, id, number, prepared, registered, schema, store,
 };
+use super::bodies;
 use super::connection::{failed, say};
 use super::schema as migrations;
 use super::store::{PgOptions, PgStore};
+use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::queue::{ClaimMark, QueueDesk, QueueIntake, QueueWork};
@@ -27,7 +29,7 @@ use crate::registry::Mailboxes;
 #[tokio::test]
 async fn every_commit_is_synced_and_nobody_waits_for_ever() {
     let Some((store, _)) = store().await else { return };
-    let mut tx = store.connections.write("ask").await.unwrap();
+    let mut tx = store.connections.write("ask", "BEGIN").await.unwrap();
     for (setting, want) in [
         ("synchronous_commit", "on"),
         ("transaction_isolation", "read committed"),
@@ -46,10 +48,37 @@ async fn every_commit_is_synced_and_nobody_waits_for_ever() {
 #[tokio::test]
 async fn a_commit_that_rolls_back_is_an_error() {
     let Some((store, _)) = store().await else { return };
-    let mut tx = store.connections.write("fail").await.unwrap();
+    let mut tx = store.connections.write("fail", "BEGIN").await.unwrap();
     sqlx::query("INSERT INTO postroom_standard VALUES (1, 7)").execute(&mut *tx).await.unwrap_err();
     tx.finish(Ok(())).await.unwrap_err();
     store.reserve().await.unwrap();
+}
+
+/// No foreign key leads from a piece to its content. Would miss a piece that is taken for stored, of a content that a sweep
+/// is about to remove.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_that_comes_while_its_content_is_swept_away_is_refused() {
+    let Some((store, _)) = store().await else { return };
+    let (id, now) = (BodyId::from_uuid(id()), store.now());
+    store.stage(now, id, 0, Bytes::from_static(b"x")).await.unwrap();
+    let mut sweep = store.connections.write("sweep", "BEGIN").await.unwrap();
+    let orphans = AssertSqlSafe(bodies::ORPHANS.replace("$1", "9223372036854775807"));
+    sqlx::raw_sql(orphans).execute(&mut *sweep).await.unwrap();
+    let staging = tokio::spawn({
+        let store = store.clone();
+        async move { store.stage(now, id, 1, Bytes::from_static(b"y")).await }
+    });
+    // The sweep goes on when the other waits for it.
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND query LIKE 'INSERT INTO postroom_body_piece%'";
+    while number(&store, waits).await == 0 && !staging.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    let removal = "DELETE FROM postroom_body_piece; DELETE FROM postroom_body";
+    sqlx::raw_sql(removal).execute(&mut *sweep).await.unwrap();
+    sweep.finish(Ok(())).await.unwrap();
+    assert_eq!(staging.await.unwrap().unwrap_err().kind(), &ErrorKind::NotFound);
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_body_piece").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +208,7 @@ async fn a_row_that_can_not_be_read_fails_alone() {
     let now = store.now();
     let (poison, good) = (prepared(now, &outbox), prepared(now, &outbox));
     store.enqueue(now, &poison, Bytes::from_static(b"poison")).await.unwrap();
-    let mut write = store.connections.write("damage a row").await.unwrap();
+    let mut write = store.connections.write("damage a row", "BEGIN").await.unwrap();
     let damage = "UPDATE postroom_queue_recipient SET address = 'no address'";
     let damaged = sqlx::query(damage).execute(&mut *write).await.map(|_| ()).map_err(failed("damage a row"));
     write.finish(damaged).await.unwrap();

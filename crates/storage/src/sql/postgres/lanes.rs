@@ -4,10 +4,12 @@
 //! answers the bells first. A bell that is seen was committed with what it is about, so no due mail stays unseen; and nobody waits
 //! for a transaction of a host, which only adds bells.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use postroom_core::id::MailboxId;
 use sqlx::postgres::PgConnection;
 
-use super::connection::{Connections, failed, say, write};
+use super::connection::{Connections, failed, write};
 use crate::error::Result;
 
 /// A line: outbox, contract, place of the priority.
@@ -24,7 +26,7 @@ pub(super) const IS_RUNG: &str = "SELECT EXISTS (
 
 /// Those who answer come one after the other, by a statement of its own: what comes after it sees what the one before has
 /// committed. The commit need not be synced: the bells come back with the lanes that were not written.
-pub(super) const TURN: &str = "SET LOCAL synchronous_commit = off;
+pub(super) const TURN: &str = "BEGIN; SET LOCAL synchronous_commit = off;
     SELECT pg_advisory_xact_lock(hashtextextended('postroom/bells/' || current_schema(), 0))";
 
 /// Takes bells away and brings their lines up to date, by one seek for each; a line that stays as it is is not written. A line was
@@ -121,24 +123,54 @@ pub(super) async fn ring_lines(tx: &mut PgConnection, lines: &[Line]) -> Result<
     query.execute(tx).await.map(drop).map_err(failed("ring a bell"))
 }
 
+/// How often the bells were answered. What asks while others wait for an answer waits for the next one with them.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// How many were begun.
+    begun: AtomicU64,
+    /// The last that was given, and whether there were bells; held while one is.
+    given: tokio::sync::Mutex<(u64, bool)>,
+}
+
 /// Brings every line and lane up to date with what is committed.
 pub(super) async fn answer(connections: &Connections) -> Result<()> {
-    loop {
-        let mut read = connections.read(STAGE).await?;
-        let row = sqlx::query_as(IS_RUNG).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (is_rung,): (bool,) = read.finish(row).await?;
-        if !is_rung || write!(connections, STAGE, |tx| answer_in(tx).await)? < ANSWERED {
-            return Ok(());
+    let Answers { begun, given } = &connections.answers;
+    let before = begun.load(Ordering::SeqCst);
+    let mut given = given.lock().await;
+    // One that was begun after this was called has seen all that was committed before.
+    if given.0 > before {
+        return Ok(());
+    }
+    let this = begun.fetch_add(1, Ordering::SeqCst) + 1;
+    // Whoever is busy is not asked first.
+    let is_rung = given.1 || is_rung(connections).await?;
+    let mut taken = 0;
+    if is_rung {
+        loop {
+            let some = write!(connections, STAGE, TURN, |tx| answer_in(tx).await)?;
+            taken += some;
+            if some < ANSWERED {
+                break;
+            }
         }
     }
+    *given = (this, taken > 0);
+    Ok(())
+}
+
+async fn is_rung(connections: &Connections) -> Result<bool> {
+    let mut read = connections.read(STAGE).await?;
+    let row = sqlx::query_as(IS_RUNG).fetch_one(&mut *read).await.map_err(failed(STAGE));
+    read.finish(row).await.map(|(is_rung,): (bool,)| is_rung)
 }
 
 /// Answers some bells. Gives how many.
 async fn answer_in(tx: &mut PgConnection) -> Result<i64> {
-    say(tx, TURN, STAGE).await?;
     let row = sqlx::query_as(LINES).bind(ANSWERED).fetch_one(&mut *tx).await;
     let (taken, outboxes): (i64, Vec<i64>) = row.map_err(failed(STAGE))?;
-    // A statement of its own, which sees the lines as they are now.
-    sqlx::query(LANES).bind(outboxes).execute(tx).await.map_err(failed(STAGE))?;
+    if taken > 0 {
+        // A statement of its own, which sees the lines as they are now.
+        sqlx::query(LANES).bind(outboxes).execute(tx).await.map_err(failed(STAGE))?;
+    }
     Ok(taken)
 }

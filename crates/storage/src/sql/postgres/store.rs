@@ -68,13 +68,15 @@ impl fmt::Debug for PgOptions {
 /// the database's goes back, it goes on by this machine's monotonic clock.
 ///
 /// Every method is one transaction and cancel safe: a dropped future leaves all of it or nothing. Submissions that come at the
-/// same time share one commit, and so do claims, marks and settlements.
+/// same time share one commit, and so do claims, and so do marks and settlements.
 #[derive(Clone)]
 pub struct PgStore {
     pub(super) connections: Arc<Connections>,
     /// What submitters ask for at the same time.
     pub(super) intake: Arc<Combiner<Connections>>,
-    /// What dispatchers ask for at the same time: submissions do not hold it up.
+    /// What dispatchers claim at the same time.
+    pub(super) claims: Arc<Combiner<Connections>>,
+    /// What they mark and settle: a dot, or what a server said, waits neither for submissions nor for those who look for mail.
     pub(super) work: Arc<Combiner<Connections>>,
     clock: Arc<dyn Clock>,
 }
@@ -148,7 +150,7 @@ impl PgStore {
         };
         let connections = Arc::new(Connections::new(connect, options.connections, sampled));
         let combiner = || Arc::new(Combiner::new(Arc::clone(&connections)));
-        Ok(Self { intake: combiner(), work: combiner(), connections, clock })
+        Ok(Self { intake: combiner(), claims: combiner(), work: combiner(), connections, clock })
     }
 }
 

@@ -167,6 +167,14 @@ async fn check_state(read: &mut PgConnection) {
         "SELECT count(*) FROM postroom_body b
             WHERE NOT EXISTS (SELECT 1 FROM postroom_body_piece p WHERE p.body = b.id)
                 OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id)",
+        "SELECT count(*) FROM postroom_queue_open o WHERE NOT EXISTS (
+            SELECT 1 FROM postroom_queue_mail m WHERE m.id = o.mail)",
+        "SELECT count(*) FROM postroom_queue_recipient r WHERE NOT EXISTS (
+            SELECT 1 FROM postroom_queue_mail m WHERE m.id = r.mail)",
+        "SELECT count(*) FROM postroom_queue_mail m WHERE m.body IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM postroom_body b WHERE b.id = m.body)",
+        "SELECT count(*) FROM postroom_body_piece p WHERE NOT EXISTS (
+            SELECT 1 FROM postroom_body b WHERE b.id = p.body)",
         "SELECT count(*) FROM postroom_queue_recipient r JOIN postroom_queue_open o ON o.mail = r.mail
             WHERE (r.state IN ('claimed', 'crossing')) <> (o.claim IS NOT NULL)",
         "SELECT count(*) FROM (SELECT outbox, contract, priority FROM postroom_queue_open UNION

@@ -1,18 +1,23 @@
 //! Calls that share a commit: how few commits they need, that each has its own answer, and what is left when some of them are
 //! dropped. The logic is the same as SQLite's; what it says to the server is not.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use postroom_core::id::{Revision, WorkerId};
+use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::Prepared;
+use postroom_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::fixture::{accepted, check_whole, dropped_after, id, number, prepared, registered, store};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{ClaimMark, Enqueued, QueueIntake, QueueWork, Settled};
+use crate::queue::{ClaimMark, Claimed, Enqueued, QueueIntake, QueueWork, Settled};
+use crate::registry::{HealthBook, Sign};
 use crate::sql::postgres::store::PgStore;
 
 /// How many transactions have written events behind the event `after`, and the last event.
@@ -65,6 +70,55 @@ async fn calls_at_the_same_time_share_their_commits() {
 
 /// Would miss a refusal that fails, or undoes, what the others of the group did; also one by the database, which leaves the
 /// transaction unusable until the savepoint is gone back to.
+/// One mail for each worker, asked for at the same time.
+async fn claims(
+    store: &PgStore,
+    now: Timestamp,
+    outbox: &Mailbox,
+    workers: &[WorkerId],
+) -> Vec<Vec<Claimed>> {
+    let until = now + Duration::from_secs(3000);
+    let claims = workers.iter().map(|worker| store.claim(now, outbox.id, 1, *worker, until));
+    in_time(join_all(claims)).await.into_iter().map(Result::unwrap).collect()
+}
+
+/// Claims of one outbox that come together are one look. Would miss mail that one of them gets in the name of another, or that a
+/// lane gets for which the outbox rests.
+#[tokio::test]
+async fn claims_at_the_same_time_share_a_commit_and_each_gets_what_it_asks_for() {
+    let Some((store, _)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let mails: Vec<_> = (0..12).map(|_| prepared(store.now(), &outbox)).collect();
+    for done in in_time(join_all(mails.iter().map(|mail| enqueue(&store, mail)))).await {
+        done.unwrap();
+    }
+    let (_, last) = transactions(&store, 0).await;
+    let now = store.now() + Duration::from_secs(1);
+    let workers: Vec<_> = (0..10).map(|_| WorkerId::from_uuid(id())).collect();
+    let mut claimed = BTreeSet::new();
+    for (worker, mails) in workers.iter().zip(claims(&store, now, &outbox, &workers).await) {
+        let [mail] = &mails[..] else { panic!("{worker:?} has {mails:?}") };
+        let mut read = store.connections.read("ask").await.unwrap();
+        let row = sqlx::query_as("SELECT claim, worker FROM postroom_queue_open WHERE mail = $1")
+            .bind(mail.id.uuid());
+        let row: (Uuid, Uuid) = row.fetch_one(&mut *read).await.unwrap();
+        read.finish(Ok(())).await.unwrap();
+        assert_eq!(row, (mail.claim.uuid(), worker.uuid()));
+        assert!(claimed.insert(mail.id), "{:?} is claimed twice", mail.id);
+    }
+    let (together, _) = transactions(&store, last).await;
+    assert!((1..=3).contains(&together), "{together} commits");
+    let failure = Sign::Failure { error: "down".to_owned(), wait: Duration::from_secs(10) };
+    store.record(now, outbox.id, &failure).await.unwrap();
+    assert!(claims(&store, now, &outbox, &workers).await.iter().all(Vec::is_empty), "the outbox rests");
+    let later = now + Duration::from_secs(20);
+    let prober = workers[7];
+    assert!(store.probe(later, outbox.id, prober, later + Duration::from_secs(60)).await.unwrap());
+    for (worker, mails) in workers.iter().zip(claims(&store, later, &outbox, &workers).await) {
+        assert_eq!(mails.len(), usize::from(*worker == prober), "of {worker:?}, where {prober:?} tries");
+    }
+}
+
 #[tokio::test]
 async fn each_call_of_a_group_has_its_own_answer() {
     let Some((store, _)) = store().await else { return };

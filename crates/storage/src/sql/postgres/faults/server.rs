@@ -166,8 +166,7 @@ async fn a_transaction_that_stands_still_is_ended_with_its_locks() {
     let Some((store, url)) = store().await else { return };
     let outbox = registered(&store).await;
     let other = PgStore::connect(&url, PgOptions::new()).await.unwrap();
-    let mut stopped = store.connections.write("stand still").await.unwrap();
-    sqlx::raw_sql(crate::sql::postgres::lanes::TURN).execute(&mut *stopped).await.unwrap();
+    let stopped = store.connections.write("stand still", crate::sql::postgres::lanes::TURN).await.unwrap();
     let now = other.now();
     other.enqueue(now, &prepared(now, &outbox), Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(other.due_outboxes(now, 1).await.unwrap(), [outbox.id]);

@@ -32,18 +32,18 @@ pub(in crate::sql::postgres) const OPEN: &str = "SELECT mail FROM postroom_queue
 pub(in crate::sql::postgres) const FINISHED: &str = "SELECT id FROM postroom_queue_mail
     WHERE id = ANY($1::uuid[]) AND state IS NOT NULL ORDER BY id FOR NO KEY UPDATE";
 
-/// Mails that are locked, with their recipients by place; of those of `$2` also the content, where that is one piece. A statement of
+/// Mails that are locked, a row for each recipient, by place; of those of `$2` also the content, where that is one piece. A statement of
 /// its own, behind the locks: it sees what those who had them before have committed.
 pub(in crate::sql::postgres) const MAILS: &str =
     "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
         coalesce(o.attempts, m.attempts), coalesce(o.expires_at, m.expires_at), coalesce(o.due_at, m.created_at),
-        o.claim, o.worker, o.lease_until, r.addresses, r.states, r.doubts,
-        m.sender, m.return_path, m.body, m.size, CASE WHEN j.whole AND m.size <= 262144 THEN
+        o.claim, o.worker, o.lease_until, r.address, r.state, r.doubted_by,
+        m.sender, m.return_path, m.body, m.size, CASE WHEN j.whole AND r.place = 0 AND m.size <= 262144 THEN
             (SELECT p.content FROM postroom_body_piece p WHERE p.body = m.body AND p.number = 0) END
     FROM (SELECT id, false FROM unnest($1::uuid[]) a (id) UNION ALL SELECT id, true FROM unnest($2::uuid[]) b (id)) j (id, whole)
     JOIN postroom_queue_mail m ON m.id = j.id LEFT JOIN postroom_queue_open o ON o.mail = m.id
-    CROSS JOIN LATERAL (SELECT array_agg(address) AS addresses, array_agg(state) AS states, array_agg(doubted_by) AS doubts
-        FROM (SELECT address, state, doubted_by FROM postroom_queue_recipient WHERE mail = m.id ORDER BY place) one) r";
+    JOIN postroom_queue_recipient r ON r.mail = m.id
+    ORDER BY m.id, r.place";
 
 /// Unfinished mails that come back by a retry, before the rest is written.
 const REOPEN: &str = "WITH reopened AS (
@@ -131,11 +131,6 @@ fn edit(row: &PgRow) -> Result<Edit> {
         worker: WorkerId::from_uuid(worker),
         until: time(until),
     });
-    let states = at(13).get::<Option<Vec<String>>>()?.unwrap_or_default().into_iter();
-    let doubts = at(14).get::<Option<Vec<Option<Uuid>>>>()?.unwrap_or_default();
-    let recipient = |(state, doubted_by): (String, Option<Uuid>)| {
-        Ok(RecipientRow { state: text(&state)?, doubted_by: doubted_by.map(ClaimId::from_uuid) })
-    };
     let row = QueueRow {
         created_at: time(at(4).get()?),
         attempts: small(at(6).get()?)?,
@@ -143,13 +138,13 @@ fn edit(row: &PgRow) -> Result<Edit> {
         due_at: time(at(8).get()?),
         on_doubt: text(at(5).get()?)?,
         lease,
-        recipients: states.zip(doubts).map(recipient).collect::<Result<_>>()?,
+        recipients: Vec::new(),
     };
     Ok(Edit {
         id: QueueId::from_uuid(at(0).get()?),
         before: row.clone(),
         row,
-        addresses: at(12).get::<Option<_>>()?.unwrap_or_default(),
+        addresses: Vec::new(),
         outbox: at(1).get()?,
         contract: at(2).get()?,
         priority: at(3).get()?,
@@ -162,6 +157,15 @@ fn edit(row: &PgRow) -> Result<Edit> {
         },
         log: Vec::new(),
     })
+}
+
+/// Adds the recipient that a row has.
+fn recipient(row: &PgRow, edit: &mut Edit) -> Result<()> {
+    let at = |place| Column { row, place };
+    let (state, doubted_by) = (text(at(13).get()?)?, at(14).get::<Option<Uuid>>()?.map(ClaimId::from_uuid));
+    edit.row.recipients.push(RecipientRow { state, doubted_by });
+    edit.addresses.push(at(12).get()?);
+    Ok(())
 }
 
 /// A column of [`MAILS`].
@@ -205,7 +209,17 @@ pub(super) async fn read(tx: &mut PgConnection, locked: Vec<Uuid>, claimable: Ve
         return Ok(Edits::new());
     }
     let rows = sqlx::query(MAILS).bind(locked).bind(claimable).fetch_all(&mut *tx).await;
-    let edits = rows.map_err(failed(STAGE))?.iter().map(edit).collect::<Result<Vec<_>>>()?;
+    let mut edits: Vec<Edit> = Vec::new();
+    for row in rows.map_err(failed(STAGE))? {
+        let id = QueueId::from_uuid(Column { row: &row, place: 0 }.get()?);
+        if edits.last().is_none_or(|edit| edit.id != id) {
+            edits.push(edit(&row)?);
+        }
+        edits.last_mut().map_or(Ok(()), |edit| recipient(&row, edit))?;
+    }
+    for edit in &mut edits {
+        edit.before.recipients.clone_from(&edit.row.recipients);
+    }
     Ok(edits.into_iter().map(|edit| (edit.id, edit)).collect())
 }
 

@@ -130,7 +130,7 @@ impl QueueWork for PgStore {
         worker: WorkerId,
         until: Timestamp,
     ) -> Result<Vec<Claimed>> {
-        self.work.claim(now, ClaimOrder { outbox, limit, worker, until }).await
+        self.claims.claim(now, ClaimOrder { outbox, limit, worker, until }).await
     }
 
     async fn mark(&self, now: Timestamp, claims: &[ClaimMark]) -> Result<Vec<bool>> {
