@@ -188,7 +188,7 @@ CREATE TABLE IF NOT EXISTS postroom_event (
     actor VARCHAR(255),
     -- Null when it is about a mail.
     mailbox_at BIGINT AS (CASE WHEN mail IS NULL THEN at END) STORED,
-    UNIQUE KEY postroom_event_number (number),
+    KEY postroom_event_number (number, place),
     KEY postroom_event_mail (mail, place),
     KEY postroom_event_mailbox (mailbox_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;

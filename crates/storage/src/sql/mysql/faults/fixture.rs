@@ -34,38 +34,47 @@ pub(super) fn change(now: Timestamp) -> Change {
     Change::new(now, Actor::parse("test").unwrap())
 }
 
-/// A new schema, as the URL that leads to it; none where there is no server.
-pub(in crate::sql::mysql) async fn schema() -> Option<String> {
+/// A new database, as the URL that leads to it; none where there is no server.
+pub(in crate::sql::mysql) async fn database() -> Option<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static SKIPPED: Once = Once::new();
-    let Ok(server) = std::env::var("POSTROOM_TEST_POSTGRES") else {
-        let text = b"no PostgreSQL: POSTROOM_TEST_POSTGRES is not set, and the fault tests of its store are skipped\n";
+    let Ok(server) = std::env::var("POSTROOM_TEST_MYSQL") else {
+        let text =
+            b"no MariaDB: POSTROOM_TEST_MYSQL is not set, and the fault tests of its store are skipped\n";
         // Past the capture of tests that pass.
         SKIPPED.call_once(|| drop(std::io::stderr().write_all(text)));
         return None;
     };
     let name = format!("fault_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut connection = MySqlConnection::connect(&server).await.expect("the server of the tests");
-    let sql = format!("DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-    let sign = if server.contains('?') { '&' } else { '?' };
-    Some(format!("{server}{sign}options[search_path]={name}"))
+    Some(new_database(&server, &name).await)
 }
 
-/// A store in a new schema, with its URL.
+/// A new database of this name, as the URL that leads to it.
+pub(super) async fn new_database(server: &str, name: &str) -> String {
+    let mut connection = MySqlConnection::connect(server).await.expect("the server of the tests");
+    let sql = format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name} CHARACTER SET latin1");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let (server, _) = server.rsplit_once('/').expect("a URL that ends with a database");
+    format!("{server}/{name}")
+}
+
+/// A store in a new database, with its URL.
 pub(in crate::sql::mysql) async fn store() -> Option<(MySqlStore, String)> {
-    let url = schema().await?;
+    let url = database().await?;
     Some((MySqlStore::open(&url).await.unwrap(), url))
 }
 
-/// A connection of a host.
+/// A connection of a host, with the driver's own settings but for the level.
 pub(super) async fn host(url: &str) -> MySqlConnection {
-    MySqlConnection::connect(url).await.unwrap()
+    let mut host = MySqlConnection::connect(url).await.unwrap();
+    let sql = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    sqlx::raw_sql(sql).execute(&mut host).await.unwrap();
+    host
 }
 
 /// A registered outbox with the contract that sends by it.
-pub(super) async fn registered(store: &MySqlStore) -> Mailbox {
+pub(in crate::sql::mysql) async fn registered(store: &MySqlStore) -> Mailbox {
     let draft = MailboxDraft {
         description: "out".to_owned(),
         server: "mail.acme.example".to_owned(),
@@ -90,7 +99,7 @@ pub(super) async fn registered(store: &MySqlStore) -> Mailbox {
     outbox
 }
 
-pub(super) fn prepared(now: Timestamp, outbox: &Mailbox) -> Prepared {
+pub(in crate::sql::mysql) fn prepared(now: Timestamp, outbox: &Mailbox) -> Prepared {
     let contract = Contract::new(ContractId::parse("ACME").unwrap()).with_outbox(outbox.id, None);
     let mailbox = |_| Some(outbox);
     let question = Question {
@@ -149,18 +158,18 @@ pub(super) async fn check_whole(store: &MySqlStore) {
         "SELECT count(*) FROM postroom_queue_mail m WHERE NOT EXISTS (
             SELECT 1 FROM postroom_event e WHERE e.mail = m.id AND e.what = 'queued')",
         "SELECT count(*) FROM postroom_body b
-            WHERE NOT EXISTS (SELECT 1 FROM postroom_body_piece p WHERE p.body = b.id)
-                OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id)",
+            WHERE b.staged_at IS NULL AND (NOT EXISTS (SELECT 1 FROM postroom_body_piece p WHERE p.body = b.id)
+                OR NOT EXISTS (SELECT 1 FROM postroom_queue_mail m WHERE m.body = b.id))",
         "SELECT count(*) FROM postroom_queue_recipient r JOIN postroom_queue_open o ON o.mail = r.mail
             WHERE (r.state IN ('claimed', 'crossing')) <> (o.claim IS NOT NULL)",
         "SELECT count(*) FROM (SELECT outbox, contract, priority FROM postroom_queue_open UNION
                 SELECT outbox, contract, priority FROM postroom_queue_line) q
             LEFT JOIN postroom_queue_line l USING (outbox, contract, priority)
-            WHERE l.due_at IS DISTINCT FROM (SELECT min(o.due_at) FROM postroom_queue_open o
+            WHERE NOT l.due_at <=> (SELECT min(o.due_at) FROM postroom_queue_open o
                 WHERE o.outbox = q.outbox AND o.contract = q.contract AND o.priority = q.priority
                     AND NOT o.paused AND o.claim IS NULL AND o.state = 'queued')",
         "SELECT count(*) FROM postroom_mailbox m LEFT JOIN postroom_queue_lane l ON l.outbox = m.id
-            WHERE m.kind = 'outbox' AND l.due_at IS DISTINCT FROM (
+            WHERE m.kind = 'outbox' AND NOT l.due_at <=> (
                 SELECT min(i.ready_at) FROM postroom_queue_line i WHERE i.outbox = m.id)",
         "SELECT count(*) FROM postroom_queue_bell",
     ] {

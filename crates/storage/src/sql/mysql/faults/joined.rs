@@ -9,16 +9,15 @@ use futures_util::future::join_all;
 use postroom_core::id::{Revision, WorkerId};
 use postroom_core::queue::Prepared;
 
-use super::fixture::{accepted, check_whole, dropped_after, id, number, prepared, registered, store};
+use super::fixture::{accepted, check_whole, dropped_after, host, id, number, prepared, registered, store};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{ClaimMark, Enqueued, QueueIntake, QueueWork, Settled};
 use crate::sql::mysql::store::MySqlStore;
 
-/// How many transactions have written events behind the event `after`, and the last event.
+/// How many statements have written events behind the place `after`, one in each transaction, and the last place.
 async fn transactions(store: &MySqlStore, after: i64) -> (i64, i64) {
-    let sql =
-        "SELECT count(DISTINCT xmin::text), coalesce(max(number), $1) FROM postroom_event WHERE number > $1";
+    let sql = "SELECT count(DISTINCT written), coalesce(max(place), 0) FROM postroom_event WHERE place > ?";
     let mut read = store.connections.read("ask").await.unwrap();
     let row = sqlx::query_as(sql).bind(after).fetch_one(&mut *read).await.unwrap();
     read.finish(Ok(row)).await.unwrap()
@@ -35,7 +34,10 @@ async fn in_time<F: Future>(future: F) -> F::Output {
 
 #[tokio::test]
 async fn calls_at_the_same_time_share_their_commits() {
-    let Some((store, _)) = store().await else { return };
+    let Some((store, url)) = store().await else { return };
+    // The same for all rows of a statement.
+    let sql = "ALTER TABLE postroom_event ADD written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)";
+    sqlx::raw_sql(sql).execute(&mut host(&url).await).await.unwrap();
     let outbox = registered(&store).await;
     let mails: Vec<_> = (0..50).map(|_| prepared(store.now(), &outbox)).collect();
     let done = in_time(join_all(mails.iter().map(|mail| enqueue(&store, mail)))).await;
@@ -63,8 +65,8 @@ async fn calls_at_the_same_time_share_their_commits() {
     check_whole(&store).await;
 }
 
-/// Would miss a refusal that fails, or undoes, what the others of the group did; also one by the database, which leaves the
-/// transaction unusable until the savepoint is gone back to.
+/// Would miss a refusal that fails, or undoes, what the others of the group did; also one by the database, which does not
+/// end the transaction by itself.
 #[tokio::test]
 async fn each_call_of_a_group_has_its_own_answer() {
     let Some((store, _)) = store().await else { return };
@@ -73,7 +75,7 @@ async fn each_call_of_a_group_has_its_own_answer() {
         mail.basis.contract = Some(Revision::new(7));
         mail
     };
-    // No index takes a key of that length.
+    // No column takes that.
     let illegal = |mut mail: Prepared| {
         mail.message_id = (0..400).map(|_| id().simple().to_string()).collect();
         mail
@@ -102,7 +104,7 @@ async fn each_call_of_a_group_has_its_own_answer() {
     assert_eq!(said[7], Ok(Enqueued::New(third.id)));
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
     // What the refused ones had begun is undone.
-    assert_eq!(number(&store, "SELECT sum(submitted)::bigint FROM postroom_queue_tally").await, 3);
+    assert_eq!(number(&store, "SELECT CAST(sum(submitted) AS SIGNED) FROM postroom_queue_tally").await, 3);
     check_whole(&store).await;
 }
 

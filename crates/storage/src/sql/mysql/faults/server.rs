@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroom_core::id::{QueueId, WorkerId};
 use postroom_core::mailbox::Mailbox;
-use sqlx::Connection;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection};
 
-use super::fixture::{accepted, check_whole, host, id, number, prepared, registered, store};
+use super::fixture::{accepted, check_whole, host, id, new_database, number, prepared, registered, store};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::queue::{ClaimMark, Enqueued, QueueDesk, QueueIntake, QueueWork};
@@ -83,28 +84,33 @@ async fn check(store: &MySqlStore, told: &[Told]) {
     }
 }
 
+/// Ends the sessions in a database. Gives how many.
+async fn end_sessions(killer: &mut MySqlConnection, database: &str) -> usize {
+    let sql = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?";
+    let ids: Vec<(i64,)> = sqlx::query_as(sql).bind(database).fetch_all(&mut *killer).await.unwrap();
+    for (id,) in &ids {
+        // It may have ended by itself.
+        let _ = sqlx::raw_sql(AssertSqlSafe(format!("KILL CONNECTION {id}"))).execute(&mut *killer).await;
+    }
+    ids.len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_the_server_ends_lose_nothing_and_the_store_goes_on() {
-    let Some((_, url)) = store().await else { return };
-    let name = format!("ended-{}", id().simple());
-    let url = format!("{url}&application_name={name}");
-    let store = MySqlStore::connect(&url, MySqlOptions::new()).await.unwrap();
+    let Some((store, url)) = store().await else { return };
     let outbox = registered(&store).await;
     let end = AtomicBool::new(false);
+    let (server, database) = url.rsplit_once('/').unwrap();
+    let mut killer = host(server).await;
     let killing = async {
-        let mut killer = host(url.split('?').next().unwrap()).await;
-        let sql = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
         let mut ended = 0;
         for _ in 0..25 {
             tokio::time::sleep(Duration::from_millis(40)).await;
-            let row = sqlx::query_as(sql).bind(&name).fetch_one(&mut killer).await;
-            let (sessions,): (i64,) = row.unwrap();
-            ended += sessions;
+            ended += end_sessions(&mut killer, database).await;
         }
         // Time to work, too.
         tokio::time::sleep(Duration::from_millis(300)).await;
         end.store(true, Ordering::SeqCst);
-        killer.close().await.unwrap();
         ended
     };
     let (ended, a, b, c) = tokio::join!(
@@ -120,25 +126,21 @@ async fn sessions_that_the_server_ends_lose_nothing_and_the_store_goes_on() {
     );
     check(&store, &told).await;
     // What was idle while its server went is found out without a failure of the next call that writes.
-    let mut killer = host(url.split('?').next().unwrap()).await;
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
-    sqlx::query(sql).bind(&name).execute(&mut killer).await.unwrap();
+    end_sessions(&mut killer, database).await;
     crate::registry::Mailboxes::reserve(&store).await.unwrap();
 }
 
-/// A server of its own, which the command that `POSTROOM_TEST_POSTGRES_CRASH` names kills and starts again, at the URL in
-/// `POSTROOM_TEST_POSTGRES_CRASHED`.
+/// A server of its own, which the command that `POSTROOM_TEST_MYSQL_CRASH` names kills and starts again, at the URL in
+/// `POSTROOM_TEST_MYSQL_CRASHED`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_in_mid_work_loses_nothing_that_it_reported() {
     let (Ok(server), Ok(crash)) =
-        (std::env::var("POSTROOM_TEST_POSTGRES_CRASHED"), std::env::var("POSTROOM_TEST_POSTGRES_CRASH"))
+        (std::env::var("POSTROOM_TEST_MYSQL_CRASHED"), std::env::var("POSTROOM_TEST_MYSQL_CRASH"))
     else {
         return;
     };
-    let schema = format!("crash_{}", id().simple());
-    let mut admin = host(&server).await;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).execute(&mut admin).await.unwrap();
-    let store = MySqlStore::open(&format!("{server}?options[search_path]={schema}")).await.unwrap();
+    let url = new_database(&server, &format!("crash_{}", id().simple())).await;
+    let store = MySqlStore::open(&url).await.unwrap();
     let outbox = registered(&store).await;
     let end = AtomicBool::new(false);
     let killing = async {
@@ -157,6 +159,36 @@ async fn a_server_that_is_killed_in_mid_work_loses_nothing_that_it_reported() {
     assert!(a.failures + b.failures > 2, "the crashes miss the work");
     check(&store, &[a, b]).await;
     assert!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await > 10);
+    a_server_that_may_forget_commits_is_refused(&store, &url, &outbox).await;
+}
+
+/// Would miss mail that is lost with the power though its submission returned. The setting is the whole server's.
+async fn a_server_that_may_forget_commits_is_refused(store: &MySqlStore, url: &str, outbox: &Mailbox) {
+    let mut host = host(url).await;
+    let set = async |sql: &'static str| {
+        let mut admin = MySqlConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
+    };
+    for (forgetful, fits) in [("2", false), ("0", false), ("3", true), ("1", true)] {
+        let sql = match forgetful {
+            "0" => "SET GLOBAL innodb_flush_log_at_trx_commit = 0",
+            "2" => "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
+            "3" => "SET GLOBAL innodb_flush_log_at_trx_commit = 3",
+            _ => "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+        };
+        set(sql).await;
+        let mut tx = host.begin().await.unwrap();
+        let mail = prepared(store.now(), outbox);
+        let submitted = store.enqueue_in(&mut tx, store.now(), &mail, Bytes::from_static(b"x")).await;
+        tx.rollback().await.unwrap();
+        let opened = MySqlStore::connect(url, MySqlOptions::new()).await.map(drop);
+        for done in [submitted.map(drop), opened] {
+            let is_refused = done.as_ref().is_err_and(
+                |error| matches!(error.kind(), ErrorKind::UnfitConnection { why } if why.contains("sync")),
+            );
+            assert_eq!((done.is_ok(), is_refused), (fits, !fits), "{forgetful}: {done:?}");
+        }
+    }
 }
 
 /// A process that is stopped in the middle of a transaction, SIGSTOP say. Would miss locks that hold up every other process until it
@@ -167,7 +199,7 @@ async fn a_transaction_that_stands_still_is_ended_with_its_locks() {
     let outbox = registered(&store).await;
     let other = MySqlStore::connect(&url, MySqlOptions::new()).await.unwrap();
     let mut stopped = store.connections.write("stand still").await.unwrap();
-    sqlx::raw_sql(crate::sql::mysql::lanes::TURN).execute(&mut *stopped).await.unwrap();
+    crate::sql::mysql::locks::bells(&mut stopped).await.unwrap();
     let now = other.now();
     other.enqueue(now, &prepared(now, &outbox), Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(other.due_outboxes(now, 1).await.unwrap(), [outbox.id]);

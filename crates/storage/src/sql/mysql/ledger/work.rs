@@ -16,24 +16,18 @@ use crate::sql::mysql::store::MySqlStore;
 use crate::sql::rows::{new_claim, small, time, to_json};
 use crate::transition::lease::Lease;
 
-/// Hops from mailbox to mailbox and takes of each that has no live claim its first due mail; the longest stored first,
+/// Goes from mailbox to mailbox and takes of each that has no live claim its first due mail; the longest stored first,
 /// so that no mailbox with much mail holds up another. The parameters are now, three times, and how many.
-pub(in crate::sql::mysql) const DUE: &str = "WITH RECURSIVE box (mailbox) AS (
-        (SELECT mailbox FROM postroom_ledger_open FORCE INDEX (postroom_ledger_open_order)
-            WHERE mailbox >= 0 ORDER BY mailbox LIMIT 1)
-        UNION ALL
-        SELECT (SELECT o.mailbox FROM postroom_ledger_open o FORCE INDEX (postroom_ledger_open_order)
-            WHERE o.mailbox > box.mailbox ORDER BY o.mailbox LIMIT 1)
-            FROM box WHERE box.mailbox IS NOT NULL
-    ), due (number) AS (
+pub(in crate::sql::mysql) const DUE: &str = "SELECT o.mail FROM (
         SELECT (SELECT o.number FROM postroom_ledger_open o FORCE INDEX (postroom_ledger_open_order)
             WHERE o.mailbox = box.mailbox AND o.due_at <= ? AND (o.lease_until IS NULL OR o.lease_until <= ?)
-            ORDER BY o.number LIMIT 1)
-        FROM box WHERE box.mailbox IS NOT NULL AND NOT EXISTS (
+            ORDER BY o.number LIMIT 1) AS number
+        FROM (SELECT mailbox FROM postroom_ledger_open FORCE INDEX (postroom_ledger_open_order)
+            WHERE mailbox >= 0 GROUP BY mailbox) box
+        WHERE NOT EXISTS (
             SELECT 1 FROM postroom_ledger_open l FORCE INDEX (postroom_ledger_open_lease)
-            WHERE l.mailbox = box.mailbox AND l.lease_until > ?)
-    )
-    SELECT o.mail FROM due STRAIGHT_JOIN postroom_ledger_open o FORCE INDEX (PRIMARY) ON o.number = due.number
+            WHERE l.mailbox = box.mailbox AND l.lease_until > ?)) due
+    STRAIGHT_JOIN postroom_ledger_open o FORCE INDEX (PRIMARY) ON o.number = due.number
     ORDER BY o.number LIMIT ?";
 
 /// The mails that a worker has, in the order in which everybody locks mails.

@@ -1,5 +1,5 @@
-//! Retention: what of finished mail is removed, by contract, each time a few rows. A query hops from contract to contract and
-//! takes of each what is older than its days, so that it costs the same with a thousand finished mails and with a million.
+//! Retention: what of finished mail is removed, by contract, each time a few rows. A query looks at the oldest of
+//! each contract and takes what is older than its days, so that it costs the same with a thousand finished mails and with a million.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,43 +18,28 @@ use crate::sql::rows::{hex, to_json};
 
 const STAGE: &str = "prune the queue";
 
-/// The contracts that have mail whose time is over, each with the time that what is over was finished by. A query hops from contract to
-/// contract, in an index that has no other mail in it.
+/// The contracts that have mail whose time is over, each with the time that what is over was finished by. The oldest of each contract is
+/// looked at, in an index that has no other mail in it.
 ///
 /// The parameters are now, the least days, the days where the contract names none, and how many contracts.
 macro_rules! contracts {
     ($index:literal, $of:literal, $days:literal) => {
         concat!(
-            "WITH RECURSIVE hop (contract) AS (
-                (SELECT ",
+            "SELECT over_by.contract, over_by.at FROM (
+                SELECT oldest.contract, oldest.finished_at, ? - 86400000 * GREATEST(?, COALESCE((
+                    SELECT CAST(JSON_VALUE(k.settings, '$.retention.",
+            $days,
+            "') AS SIGNED) FROM postroom_contract k WHERE k.id = oldest.contract), ?)) AS at
+                FROM (SELECT ",
             $of,
-            " FROM postroom_queue_mail FORCE INDEX (",
+            " AS contract, MIN(finished_at) AS finished_at FROM postroom_queue_mail FORCE INDEX (",
             $index,
             ") WHERE ",
             $of,
-            " > '' ORDER BY ",
+            " > '' GROUP BY ",
             $of,
-            " LIMIT 1) UNION ALL
-                SELECT (SELECT m.",
-            $of,
-            " FROM postroom_queue_mail m FORCE INDEX (",
-            $index,
-            ") WHERE m.",
-            $of,
-            " > hop.contract ORDER BY m.",
-            $of,
-            " LIMIT 1) FROM hop WHERE hop.contract IS NOT NULL)
-            SELECT over_by.contract, over_by.at FROM (
-                SELECT hop.contract, ? - 86400000 * GREATEST(?, COALESCE((
-                    SELECT CAST(JSON_VALUE(k.settings, '$.retention.",
-            $days,
-            "') AS SIGNED) FROM postroom_contract k WHERE k.id = hop.contract), ?)) AS at
-                FROM hop WHERE hop.contract IS NOT NULL) over_by
-            WHERE EXISTS (SELECT 1 FROM postroom_queue_mail m FORCE INDEX (",
-            $index,
-            ") WHERE m.",
-            $of,
-            " = over_by.contract AND m.finished_at <= over_by.at) LIMIT ?"
+            ") oldest) over_by
+            WHERE over_by.finished_at <= over_by.at LIMIT ?"
         )
     };
 }
