@@ -25,6 +25,7 @@ impl Mariadb {
     pub(super) fn start(place: &Place, name: &str) -> Outcome<Self> {
         let [address] = free_addresses()?;
         let home = place.own_folder(name)?;
+        let data = place.own_folder(&format!("{name}/data"))?;
         let other = process::is_root().then(|| (place.user.uid.as_raw(), place.user.gid.as_raw()));
         let start = start_script(&home, address, other);
         let crash = place.write(&format!("{name}-crash.sh"), &crash_script(&home, &start))?;
@@ -32,7 +33,7 @@ impl Mariadb {
         let server = Self { address, home, crash, other };
         let mut make = server.program("mariadb-install-db");
         make.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        make.args(["--skip-name-resolve", "--datadir"]).arg(server.home.join("data"));
+        make.args(["--skip-name-resolve", "--datadir"]).arg(data);
         process::output(&mut make)?;
         let mut begin = Command::new("sh");
         begin.arg(start).process_group(0);
