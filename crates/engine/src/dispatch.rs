@@ -2,8 +2,10 @@
 //! committed before anything else is done.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +30,9 @@ use crate::worker::{Holder, STORE_REST, Worker};
 
 /// How many mails of a connection may be marked and not settled.
 const MOST_UNSETTLED: usize = 4;
+
+/// How long a connection waits for one more mail.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// One connection's way to the queue.
 struct QueueLane {
@@ -195,19 +200,32 @@ impl Lane for QueueLane {
             if self.signs.is_ending() || self.place.is_too_many(self.registered()) {
                 return None;
             }
+            let mut rung = pin!(self.worker.postroom.ports.mail.notified());
+            rung.as_mut().enable();
             let taken = Instant::now();
             let now = self.worker.postroom.now();
             let claimed =
                 self.queue().claim(now, self.mailbox.id, 1, self.holder.id, self.worker.until(now)).await;
             let claimed = match claimed {
-                Ok(claimed) => {
-                    self.worker.store_works();
-                    claimed.into_iter().next()?
-                }
+                Ok(claimed) => claimed.into_iter().next(),
                 Err(error) => {
                     self.worker.store_failed(&error);
                     return None;
                 }
+            };
+            self.worker.store_works();
+            let Some(claimed) = claimed else {
+                // With a mail in hand it has to go on; else what comes in a moment is spared the way to a connection.
+                let lingers = async {
+                    tokio::select! {
+                        () = rung => true,
+                        () = self.worker.rest(LINGER) => false,
+                    }
+                };
+                if hungry && lingers.await {
+                    continue;
+                }
+                return None;
             };
             // There may be more: another lane is opened while this one sends.
             self.idle.store(false, Ordering::SeqCst);

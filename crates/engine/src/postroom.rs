@@ -80,6 +80,8 @@ pub(crate) struct Ports {
     sequence: AtomicU16,
     /// Rung when this process has queued mail or stored mail: a worker looks at once.
     pub(crate) bell: Notify,
+    /// Rung when this process has queued mail, for connections that have just sent their last.
+    pub(crate) mail: Notify,
 }
 
 /// A postroom: the registry, the queue and the ledger of one application. Clones share everything.
@@ -112,6 +114,7 @@ impl Postroom {
                 known: KnownLinks::default(),
                 sequence: AtomicU16::new(0),
                 bell: Notify::new(),
+                mail: Notify::new(),
             },
         }
     }
@@ -132,6 +135,7 @@ impl Postroom {
     /// within a host's own transaction, after its commit: it looks at once, not after [`Options::look`]. One that is not
     /// running looks when it starts. Costs nothing, and can be said too often.
     pub fn wake(&self) {
+        self.ports.mail.notify_waiters();
         self.ports.bell.notify_one();
     }
 

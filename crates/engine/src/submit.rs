@@ -72,7 +72,7 @@ impl Postroom {
             let store = self.store();
             match store.enqueue(self.now(), &prepared, content).await {
                 Ok(Enqueued::New(id)) => {
-                    self.ports.bell.notify_one();
+                    self.wake();
                     self.observe(&Event::Queued { id, outbox: prepared.resolution.outbox });
                     return Ok(Submitted {
                         id,

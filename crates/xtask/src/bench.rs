@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::cargo::benchmark;
 use crate::outcome::Outcome;
-use crate::peers::free_addresses;
+use crate::peers::{Database, free_addresses};
 use crate::process::{self, Background};
 use relay::Relay;
 use tokio::time::Instant;
@@ -91,30 +91,33 @@ fn sink(address: SocketAddr) -> Outcome<Background> {
 
 /// Mails a second of each store and of Postfix, in turn, and how many times Postfix each store is.
 fn deliver(options: &Options) -> Outcome<ExitCode> {
-    const STORES: [&str; 2] = ["sqlite", "memory"];
     let program = benchmark("deliver")?;
     let [sink_address, relay_address] = free_addresses()?;
     let _sink = sink(sink_address)?;
     let relay = Relay::start(relay_address, sink_address)?;
-    let mut rates: Vec<(&str, Vec<f64>)> =
-        STORES.into_iter().chain(["postfix"]).map(|one| (one, Vec::new())).collect();
-    for _ in 0..options.rounds {
+    let database = Database::start()?;
+    let mut rates = ["sqlite", "postgres", "memory", "postfix"].map(|name| (name, Vec::new()));
+    for round in 0..options.rounds {
         for (name, rates) in &mut rates {
-            let seconds = if STORES.contains(name) {
+            let begun = Instant::now();
+            let seconds = if *name == "postfix" {
+                relay.deliver(options.mails)?;
+                begun.elapsed().as_secs_f64()
+            } else {
+                let store = match *name {
+                    "postgres" => database.server.schema(&format!("round_{round}"))?,
+                    name => name.to_owned(),
+                };
                 let mut command = Command::new(&program);
-                command.arg(format!("--address={sink_address}")).arg(format!("--store={name}"));
+                command.arg(format!("--address={sink_address}")).arg(format!("--store={store}"));
                 command.arg(format!("--mails={}", options.mails)).args(&options.rest);
                 let printed = process::output(&mut command)?;
                 printed.trim().parse().map_err(|_| format!("{name} gave no time: {printed}"))?
-            } else {
-                let begun = Instant::now();
-                relay.deliver(options.mails)?;
-                begun.elapsed().as_secs_f64()
             };
             rates.push(f64::from(options.mails) / seconds);
         }
     }
-    report(rates);
+    report(rates.into());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,6 +19,7 @@ use crate::fetch::{Round, fetch};
 use crate::handle::handle;
 use crate::lanes::Signs;
 use crate::maintain::maintain;
+use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
 use crate::worker::{Noun, Worker};
@@ -93,6 +94,8 @@ pub(super) struct Turn {
     running: HashMap<Id, Task>,
     /// When each inbox is read next; none for not again.
     rounds: HashMap<MailboxId, Option<Instant>>,
+    /// How many connections busy outboxes register, and when that was read.
+    registered: HashMap<MailboxId, (Instant, u32)>,
     /// The active inboxes, and when they were looked up.
     inboxes: Option<(Instant, Vec<Mailbox>)>,
     proofs: Proofs,
@@ -107,6 +110,7 @@ impl Turn {
             tasks: JoinSet::new(),
             running,
             rounds,
+            registered: HashMap::new(),
             inboxes: None,
             proofs: Proofs::default(),
         }
@@ -242,7 +246,8 @@ impl Turn {
         let limit = TURN.saturating_add(u32::try_from(lanes.len()).unwrap_or(u32::MAX));
         let mut due = queue.due_outboxes(self.worker.postroom.now(), limit).await?;
         due.sort_by_key(|id| of(&lanes, *id));
-        let all = self.worker.postroom.ports.options.connections;
+        let Options { connections: all, look, .. } = self.worker.postroom.ports.options;
+        self.registered.retain(|_, (at, _)| at.elapsed() < look);
         let mut free = all.saturating_sub(lanes.values().map(Vec::len).sum());
         let (mut begun, mut without) = (0, 0);
         for id in due {
@@ -252,12 +257,21 @@ impl Turn {
                 continue;
             }
             if lanes.get(&id).is_some_and(|own| own.iter().any(|signs| signs.is_hungry())) {
+                // It may be waiting, and the mail another process's, or due by its time.
+                self.worker.postroom.ports.mail.notify_waiters();
+                continue;
+            }
+            // A busy outbox is looked at often: that it has all its connections need not be read each time.
+            let known = self.registered.get(&id).filter(|(at, _)| at.elapsed() < look);
+            if let Some((_, registered)) = known
+                && !may_open(own, self.most(id, *registered), free)
+            {
                 continue;
             }
             let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
             let registered = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
-            let most = usize::try_from(self.worker.lanes.most(id, registered)).unwrap_or(usize::MAX);
-            if !may_open(own, most, free) {
+            self.registered.insert(id, (Instant::now(), registered));
+            if !may_open(own, self.most(id, registered), free) {
                 continue;
             }
             let (holder, signs) = (self.worker.hold(Noun::Queue)?, Signs::new());
@@ -274,6 +288,11 @@ impl Turn {
         }
         give_way(&lanes, without);
         Ok(begun)
+    }
+
+    /// How many connections an outbox may have that registers so many.
+    fn most(&self, outbox: MailboxId, registered: u32) -> usize {
+        usize::try_from(self.worker.lanes.most(outbox, registered)).unwrap_or(usize::MAX)
     }
 
     /// Whether a lane that claims under this name may try an outbox: where the last try failed, one lane of one worker may.

@@ -96,11 +96,11 @@ pub(super) async fn ask_anew(tx: &mut PgConnection, outbox: MailboxId) -> Result
 /// Gives back what the settlements say was not sent.
 pub(super) async fn give_back(
     tx: &mut PgConnection,
-    settlements: impl Iterator<Item = (i64, &Settlement, Settled)>,
+    settlements: impl Iterator<Item = (MailboxId, &Settlement, Settled)>,
 ) -> Result<()> {
     for (outbox, settlement, settled) in settlements {
         if let Some((at, recipients)) = settlement.unsent(settled)
-            && let Some(mut account) = held(tx, MailboxId::new(outbox)).await?
+            && let Some(mut account) = held(tx, outbox).await?
             && !account.limits.is_empty()
         {
             account.budget.give_back(at, recipients);

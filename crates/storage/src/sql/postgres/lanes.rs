@@ -5,8 +5,6 @@
 //! for a transaction of a host, which only adds bells.
 
 use postroom_core::id::MailboxId;
-use postroom_core::time::Timestamp;
-use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 
 use super::connection::{Connections, failed, say, write};
@@ -14,11 +12,6 @@ use crate::error::Result;
 
 /// A line: outbox, contract, place of the priority.
 pub(super) type Line = (i64, String, i64);
-
-/// A bell for a line, for JSON that a statement takes apart.
-pub(super) fn bell((outbox, contract, priority): &Line, served: Option<Timestamp>) -> Value {
-    json!([outbox, contract, priority, served.map(Timestamp::as_millis)])
-}
 
 pub(super) const RING: &str = "INSERT INTO postroom_queue_bell (outbox) SELECT unnest($1::bigint[])";
 

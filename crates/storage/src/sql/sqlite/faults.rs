@@ -46,7 +46,7 @@ async fn a_dropped_future_leaves_all_of_a_transaction_or_nothing() {
     let store = open(folder.path()).await;
     let outbox = registered(&store).await;
     let (mut submits, mut claims, mut settles) = (Drops::default(), Drops::default(), Drops::default());
-    for _ in 0..80 {
+    for _ in 0..200 {
         let now = store.now();
         let mail = prepared(now, &outbox);
         let enqueue = store.enqueue(now, &mail, Bytes::from_static(b"x"));

@@ -4,81 +4,87 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postroom_core::id::{ClaimId, QueueId, WorkerId};
+use postroom_core::queue::State;
 use postroom_core::time::Timestamp;
-use serde_json::{Value, json};
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Decode, Postgres, Row, Type};
 use uuid::Uuid;
 
 use crate::error::Result;
 use crate::queue::TimelineEntry;
 use crate::sql::postgres::connection::failed;
 use crate::sql::postgres::events::drawn_behind;
-use crate::sql::postgres::lanes::{Line, bell};
+use crate::sql::postgres::lanes::Line;
 use crate::sql::postgres::locks;
 use crate::sql::postgres::plain::plain;
-use crate::sql::rows::{hex, small, text, time, to_json};
+use crate::sql::rows::{small, text, time};
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
 
 const STAGE: &str = "read and write mails of the queue";
 
-macro_rules! select {
-    ($open:literal) => {
-        concat!("SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt, ", $open)
-    };
-}
-
-/// Unfinished mails, locked in the order in which everybody locks them: what is read is current until the transaction ends.
-pub(in crate::sql::postgres) const MAILS: &str = select!(
-    "o.attempts, o.expires_at, o.due_at, o.claim, o.worker, o.lease_until
-    FROM postroom_queue_open o JOIN postroom_queue_mail m ON m.id = o.mail
-    WHERE o.mail = ANY($1::uuid[]) ORDER BY o.mail FOR UPDATE OF o"
-);
+/// Locks unfinished mails in the order in which everybody locks them: what is read of them afterwards is current until the transaction
+/// ends.
+pub(in crate::sql::postgres) const OPEN: &str = "SELECT mail FROM postroom_queue_open
+    WHERE mail = ANY($1::uuid[]) ORDER BY mail FOR UPDATE";
 
 /// Finished mails: these have no other row to lock.
-pub(in crate::sql::postgres) const FINISHED: &str = select!(
-    "m.attempts, m.expires_at, NULL::bigint, NULL::uuid, NULL::uuid, NULL::bigint
-    FROM postroom_queue_mail m
-    WHERE m.id = ANY($1::uuid[]) AND m.state IS NOT NULL ORDER BY m.id FOR NO KEY UPDATE"
-);
+pub(in crate::sql::postgres) const FINISHED: &str = "SELECT id FROM postroom_queue_mail
+    WHERE id = ANY($1::uuid[]) AND state IS NOT NULL ORDER BY id FOR NO KEY UPDATE";
 
-pub(in crate::sql::postgres) const RECIPIENTS: &str = "SELECT mail, address, state, doubted_by
-    FROM postroom_queue_recipient WHERE mail = ANY($1::uuid[]) ORDER BY mail, place";
+/// Mails that are locked, with their recipients by place; of those of `$2` also the content, where that is one piece. A statement of
+/// its own, behind the locks: it sees what those who had them before have committed.
+pub(in crate::sql::postgres) const MAILS: &str =
+    "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
+        coalesce(o.attempts, m.attempts), coalesce(o.expires_at, m.expires_at), coalesce(o.due_at, m.created_at),
+        o.claim, o.worker, o.lease_until, r.addresses, r.states, r.doubts,
+        m.sender, m.return_path, m.body, m.size, CASE WHEN j.whole AND m.size <= 262144 THEN
+            (SELECT p.content FROM postroom_body_piece p WHERE p.body = m.body AND p.number = 0) END
+    FROM (SELECT id, false FROM unnest($1::uuid[]) a (id) UNION ALL SELECT id, true FROM unnest($2::uuid[]) b (id)) j (id, whole)
+    JOIN postroom_queue_mail m ON m.id = j.id LEFT JOIN postroom_queue_open o ON o.mail = m.id
+    CROSS JOIN LATERAL (SELECT array_agg(address) AS addresses, array_agg(state) AS states, array_agg(doubted_by) AS doubts
+        FROM (SELECT address, state, doubted_by FROM postroom_queue_recipient WHERE mail = m.id ORDER BY place) one) r";
 
-/// Writes what changed, in one statement whose parts concern different rows: recipients (`$1`), unfinished mails (`$2`), also
-/// those that come back by a retry (`$3`), finished mails (`$4`), events (`$5`), the bells of the lines that are to follow (`$6`).
+/// Unfinished mails that come back by a retry, before the rest is written.
+const REOPEN: &str = "WITH reopened AS (
+        UPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id = ANY($1::uuid[])
+        RETURNING id, outbox, contract, priority, attempts, expires_at, created_at
+    )
+    INSERT INTO postroom_queue_open (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts)
+    SELECT id, outbox, contract, priority, 'queued',
+        EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = contract),
+        created_at, expires_at, attempts
+    FROM reopened";
+
+/// Writes what changed, in one statement whose parts concern different rows: recipients (`$1` to `$4`), unfinished mails (`$5` to
+/// `$12`), finished mails (`$13` to `$17`), events (`$18` to `$24`), the bells of the lines that are to follow (`$25` to `$28`).
+/// Arrays, not JSON: PostgreSQL would take an entry's text apart anew for each of its columns.
 pub(in crate::sql::postgres) const SAVE: &str = concat!("WITH ", drawn_behind!(), ", recipients AS (
-        UPDATE postroom_queue_recipient r SET state = j.value ->> 2, doubted_by = (j.value ->> 3)::uuid
-        FROM json_array_elements($1::json) j
-        WHERE r.mail = (j.value ->> 0)::uuid AND r.place = (j.value ->> 1)::bigint
+        UPDATE postroom_queue_recipient r SET state = j.state, doubted_by = j.doubted_by
+        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[]) j (mail, place, state, doubted_by)
+        WHERE r.mail = j.mail AND r.place = j.place
     ), unfinished AS (
-        INSERT INTO postroom_queue_open
-            (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts, claim, worker, lease_until)
-        SELECT (value ->> 0)::uuid, (value ->> 1)::bigint, value ->> 2, (value ->> 3)::bigint, value ->> 4,
-            EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = value ->> 2),
-            (value ->> 5)::bigint, (value ->> 6)::bigint, (value ->> 7)::bigint,
-            (value ->> 8)::uuid, (value ->> 9)::uuid, (value ->> 10)::bigint
-        FROM json_array_elements($2::json)
-        ON CONFLICT (mail) DO UPDATE SET state = excluded.state, due_at = excluded.due_at,
-            expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
-            worker = excluded.worker, lease_until = excluded.lease_until
-    ), reopened AS (
-        UPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id = ANY($3::uuid[])
+        UPDATE postroom_queue_open o SET state = j.state, due_at = j.due_at, expires_at = j.expires_at,
+            attempts = j.attempts, claim = j.claim, worker = j.worker, lease_until = j.lease_until
+        FROM unnest($5::uuid[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::uuid[], $11::uuid[], $12::bigint[])
+            j (mail, state, due_at, expires_at, attempts, claim, worker, lease_until)
+        WHERE o.mail = j.mail
     ), finished AS (
-        UPDATE postroom_queue_mail m SET state = j.value ->> 1, attempts = (j.value ->> 2)::bigint,
-            expires_at = (j.value ->> 3)::bigint, finished_at = (j.value ->> 4)::bigint
-        FROM json_array_elements($4::json) j WHERE m.id = (j.value ->> 0)::uuid
+        UPDATE postroom_queue_mail m SET state = j.state, attempts = j.attempts, expires_at = j.expires_at, finished_at = j.at
+        FROM unnest($13::uuid[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[]) j (mail, state, attempts, expires_at, at)
+        WHERE m.id = j.mail
     ), closed AS (
-        DELETE FROM postroom_queue_open o USING json_array_elements($4::json) j WHERE o.mail = (j.value ->> 0)::uuid
+        DELETE FROM postroom_queue_open WHERE mail = ANY($13::uuid[])
     ), bells AS (
         INSERT INTO postroom_queue_bell (outbox, contract, priority, served_at)
-        SELECT (value ->> 0)::bigint, value ->> 1, (value ->> 2)::bigint, (value ->> 3)::bigint
-        FROM json_array_elements($6::json) WITH ORDINALITY j (value, place) ORDER BY place
+        SELECT outbox, contract, priority, served_at FROM unnest($25::bigint[], $26::text[], $27::bigint[], $28::bigint[])
+            WITH ORDINALITY j (outbox, contract, priority, served_at, place) ORDER BY place
     )
     INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
-    SELECT 'queue', (value ->> 0)::uuid, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3, value ->> 4,
-        value ->> 5, value ->> 6
-    FROM drawn_behind, json_array_elements($5::json) WITH ORDINALITY j (value, place) ORDER BY place");
+    SELECT 'queue', j.mail, j.at, j.recipient, j.what, j.state, j.detail, j.actor FROM drawn_behind,
+        unnest($18::uuid[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[], $24::text[])
+            WITH ORDINALITY j (mail, at, recipient, what, state, detail, actor, place)
+    ORDER BY j.place");
 
 /// A mail between being read and being written back.
 pub(super) struct Edit {
@@ -86,6 +92,7 @@ pub(super) struct Edit {
     pub(super) row: QueueRow,
     /// The recipients' addresses, by place.
     pub(super) addresses: Vec<String>,
+    pub(super) frozen: Frozen,
     before: QueueRow,
     outbox: i64,
     contract: String,
@@ -105,78 +112,182 @@ impl Edit {
     }
 }
 
-type Columns =
-    (Uuid, i64, String, i64, i64, String, i64, i64, Option<i64>, Option<Uuid>, Option<Uuid>, Option<i64>);
+/// What is frozen of a mail that its worker gets, as it is stored.
+pub(super) struct Frozen {
+    pub(super) sender: String,
+    pub(super) return_path: Option<String>,
+    pub(super) body: Option<Uuid>,
+    pub(super) size: i64,
+    /// Where it is one piece, and was asked for.
+    pub(super) content: Option<Vec<u8>>,
+}
 
-fn edit(columns: Columns) -> Result<Edit> {
-    let (
-        id,
-        outbox,
-        contract,
-        priority,
-        created_at,
-        on_doubt,
-        attempts,
-        expires_at,
-        due_at,
-        claim,
-        worker,
-        until,
-    ) = columns;
-    let lease = claim.zip(worker).zip(until).map(|((claim, worker), until)| Lease {
+fn edit(row: &PgRow) -> Result<Edit> {
+    let at = |place| Column { row, place };
+    let lease =
+        at(9).get::<Option<Uuid>>()?.zip(at(10).get::<Option<Uuid>>()?).zip(at(11).get::<Option<i64>>()?);
+    let lease = lease.map(|((claim, worker), until)| Lease {
         claim: ClaimId::from_uuid(claim),
         worker: WorkerId::from_uuid(worker),
         until: time(until),
     });
-    let row = QueueRow {
-        created_at: time(created_at),
-        expires_at: time(expires_at),
-        due_at: time(due_at.unwrap_or(created_at)),
-        on_doubt: text(&on_doubt)?,
-        attempts: small(attempts)?,
-        lease,
-        recipients: Vec::new(),
+    let states = at(13).get::<Option<Vec<String>>>()?.unwrap_or_default().into_iter();
+    let doubts = at(14).get::<Option<Vec<Option<Uuid>>>>()?.unwrap_or_default();
+    let recipient = |(state, doubted_by): (String, Option<Uuid>)| {
+        Ok(RecipientRow { state: text(&state)?, doubted_by: doubted_by.map(ClaimId::from_uuid) })
     };
-    let (id, before) = (QueueId::from_uuid(id), row.clone());
-    Ok(Edit { id, row, addresses: Vec::new(), before, outbox, contract, priority, log: Vec::new() })
+    let row = QueueRow {
+        created_at: time(at(4).get()?),
+        attempts: small(at(6).get()?)?,
+        expires_at: time(at(7).get()?),
+        due_at: time(at(8).get()?),
+        on_doubt: text(at(5).get()?)?,
+        lease,
+        recipients: states.zip(doubts).map(recipient).collect::<Result<_>>()?,
+    };
+    Ok(Edit {
+        id: QueueId::from_uuid(at(0).get()?),
+        before: row.clone(),
+        row,
+        addresses: at(12).get::<Option<_>>()?.unwrap_or_default(),
+        outbox: at(1).get()?,
+        contract: at(2).get()?,
+        priority: at(3).get()?,
+        frozen: Frozen {
+            sender: at(15).get()?,
+            return_path: at(16).get()?,
+            body: at(17).get()?,
+            size: at(18).get()?,
+            content: at(19).get()?,
+        },
+        log: Vec::new(),
+    })
 }
 
-/// Reads and locks these mails; those that are not there are left out.
-pub(super) async fn load(
-    tx: &mut PgConnection,
-    ids: impl IntoIterator<Item = QueueId>,
-) -> Result<BTreeMap<QueueId, Edit>> {
-    let mut missing: BTreeSet<QueueId> = ids.into_iter().collect();
-    let mut edits = BTreeMap::new();
+/// A column of [`MAILS`].
+struct Column<'r> {
+    row: &'r PgRow,
+    place: usize,
+}
+
+impl<'r> Column<'r> {
+    fn get<T: Decode<'r, Postgres> + Type<Postgres>>(&self) -> Result<T> {
+        self.row.try_get(self.place).map_err(failed(STAGE))
+    }
+}
+
+/// Mails that are read, to be changed and written back.
+pub(super) type Edits = BTreeMap<QueueId, Edit>;
+
+/// Locks these mails. Gives those that are there.
+pub(super) async fn lock(tx: &mut PgConnection, ids: impl IntoIterator<Item = QueueId>) -> Result<Vec<Uuid>> {
+    let mut missing: BTreeSet<Uuid> = ids.into_iter().map(QueueId::uuid).collect();
+    let mut locked = Vec::new();
     // A finished mail may come back by a retry before it is locked, and is then among the unfinished ones.
-    for sql in [MAILS, FINISHED, MAILS, FINISHED] {
+    for sql in [OPEN, FINISHED, OPEN, FINISHED] {
         if missing.is_empty() {
             break;
         }
-        let ids: Vec<Uuid> = missing.iter().map(|id| id.uuid()).collect();
-        let mails: Vec<Columns> =
+        let ids: Vec<Uuid> = missing.iter().copied().collect();
+        let found: Vec<(Uuid,)> =
             sqlx::query_as(sql).bind(ids).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-        for columns in mails {
-            let edit = edit(columns)?;
-            missing.remove(&edit.id);
-            edits.insert(edit.id, edit);
+        for (id,) in found {
+            missing.remove(&id);
+            locked.push(id);
         }
     }
-    let ids: Vec<Uuid> = edits.keys().map(|id| id.uuid()).collect();
-    // A statement of its own, behind the locks: it sees what those who had them before have committed.
-    let recipients: Vec<(Uuid, String, String, Option<Uuid>)> =
-        sqlx::query_as(RECIPIENTS).bind(ids).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    for (mail, address, state, doubted_by) in recipients {
-        if let Some(edit) = edits.get_mut(&QueueId::from_uuid(mail)) {
-            let doubted_by = doubted_by.map(ClaimId::from_uuid);
-            edit.before.recipients.push(RecipientRow { state: text(&state)?, doubted_by });
-            edit.addresses.push(address);
+    Ok(locked)
+}
+
+/// Reads mails that are locked; of those that are to be claimed also the content, if it is one piece.
+pub(super) async fn read(tx: &mut PgConnection, locked: Vec<Uuid>, claimable: Vec<Uuid>) -> Result<Edits> {
+    if locked.is_empty() && claimable.is_empty() {
+        return Ok(Edits::new());
+    }
+    let rows = sqlx::query(MAILS).bind(locked).bind(claimable).fetch_all(&mut *tx).await;
+    let edits = rows.map_err(failed(STAGE))?.iter().map(edit).collect::<Result<Vec<_>>>()?;
+    Ok(edits.into_iter().map(|edit| (edit.id, edit)).collect())
+}
+
+/// Reads and locks these mails; those that are not there are left out.
+pub(super) async fn load(tx: &mut PgConnection, ids: impl IntoIterator<Item = QueueId>) -> Result<Edits> {
+    let locked = lock(tx, ids).await?;
+    read(tx, locked, Vec::new()).await
+}
+
+/// What a statement writes, column by column.
+#[derive(Default)]
+struct Changes {
+    recipients: (Vec<Uuid>, Vec<i64>, Vec<&'static str>, Vec<Option<Uuid>>),
+    open: (Vec<Uuid>, Vec<&'static str>, Vec<i64>, Vec<i64>, Vec<i64>),
+    leases: (Vec<Option<Uuid>>, Vec<Option<Uuid>>, Vec<Option<i64>>),
+    finished: (Vec<Uuid>, Vec<&'static str>, Vec<i64>, Vec<i64>, Vec<Option<i64>>),
+    events: Entries,
+}
+
+impl Changes {
+    fn add(&mut self, edit: &Edit) {
+        let (id, row) = (edit.id.uuid(), &edit.row);
+        for entry in &edit.log {
+            self.events.add(id, entry);
         }
+        if *row == edit.before {
+            return;
+        }
+        let places = (0i64..).zip(row.recipients.iter().zip(&edit.before.recipients));
+        for (place, (now, _)) in places.filter(|(_, (now, before))| now != before) {
+            let (mails, places, states, doubts) = &mut self.recipients;
+            mails.push(id);
+            places.push(place);
+            states.push(now.state.word());
+            doubts.push(now.doubted_by.map(ClaimId::uuid));
+        }
+        let (state, attempts) = (row.state().word(), i64::from(row.attempts));
+        if row.is_finished() {
+            let (mails, states, spent, expiries, at) = &mut self.finished;
+            mails.push(id);
+            states.push(state);
+            spent.push(attempts);
+            expiries.push(row.expires_at.as_millis());
+            at.push(edit.log.last().map(|entry| entry.at.as_millis()));
+            return;
+        }
+        let (mails, states, due, expiries, spent) = &mut self.open;
+        mails.push(id);
+        states.push(state);
+        due.push(row.due_at.as_millis());
+        expiries.push(row.expires_at.as_millis());
+        spent.push(attempts);
+        let (claims, workers, untils) = &mut self.leases;
+        claims.push(row.lease.map(|lease| lease.claim.uuid()));
+        workers.push(row.lease.map(|lease| lease.worker.uuid()));
+        untils.push(row.lease.map(|lease| lease.until.as_millis()));
     }
-    for edit in edits.values_mut() {
-        edit.row.recipients.clone_from(&edit.before.recipients);
+}
+
+/// Entries of timelines, column by column.
+#[derive(Default)]
+struct Entries {
+    mails: Vec<Uuid>,
+    at: Vec<i64>,
+    recipients: Vec<Option<i64>>,
+    what: Vec<String>,
+    states: Vec<Option<&'static str>>,
+    details: Vec<String>,
+    actors: Vec<Option<String>>,
+}
+
+impl Entries {
+    fn add(&mut self, mail: Uuid, entry: &TimelineEntry) {
+        let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
+        self.mails.push(mail);
+        self.at.push(at.as_millis());
+        self.recipients.push(recipient.map(i64::from));
+        self.what.push(what.clone());
+        self.states.push(state.map(State::word));
+        self.details.push(plain(detail).into_owned());
+        self.actors.push(actor.as_ref().map(|actor| actor.as_str().to_owned()));
     }
-    Ok(edits)
 }
 
 /// Writes what changed. What did not change is not written.
@@ -184,93 +295,55 @@ pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = 
     save_served(tx, edits, Vec::new()).await
 }
 
-/// Writes what changed of mails that were claimed, with the bells of their lines.
+/// The same, with the lines that were served and when, in the order in which they were.
 pub(super) async fn save_served(
     tx: &mut PgConnection,
     edits: impl IntoIterator<Item = Edit>,
-    mut bells: Vec<Value>,
+    served: Vec<(Line, Timestamp)>,
 ) -> Result<()> {
-    let (mut lines, mut contracts) = (BTreeSet::new(), BTreeSet::new());
-    let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut recipients, mut events) = (Vec::new(), Vec::new());
+    let (mut lines, mut contracts, mut reopened) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut changes = Changes::default();
     for edit in edits {
-        let (id, row, before) = (hex(edit.id.uuid()), &edit.row, &edit.before);
-        events.extend(edit.log.iter().map(|entry| event_row(&id, entry)));
-        if row == before {
-            continue;
-        }
-        let places = (0u32..).zip(row.recipients.iter().zip(&before.recipients));
-        for (place, (now, _)) in places.filter(|(_, (now, before))| now != before) {
-            let doubted_by = now.doubted_by.map(|claim| hex(claim.uuid()));
-            recipients.push(json!([id, place, now.state, doubted_by]));
-        }
+        changes.add(&edit);
         // A mark or an acceptance changes nothing of when the outbox has work.
-        if due(row) != due(before) {
+        if due(&edit.row) != due(&edit.before) {
             lines.insert(edit.line());
         }
-        let state = row.state();
-        if row.is_finished() {
-            let at = edit.log.last().map(|entry| entry.at.as_millis());
-            finished.push(json!([id, state, row.attempts, row.expires_at.as_millis(), at]));
-            continue;
-        }
-        if before.is_finished() {
+        if edit.before.is_finished() && !edit.row.is_finished() {
             reopened.push(edit.id.uuid());
-            contracts.insert(edit.contract.clone());
+            contracts.insert(edit.contract);
         }
-        open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
-    // A claim has told of its lines.
-    if bells.is_empty() {
-        bells.extend(lines.iter().map(|line| bell(line, None)));
-    }
-    if open.is_empty() && finished.is_empty() && events.is_empty() {
+    let Changes { recipients, open, leases, finished, events } = changes;
+    if open.0.is_empty() && finished.0.is_empty() && events.mails.is_empty() {
         return Ok(());
     }
-    if !contracts.is_empty() {
+    if !reopened.is_empty() {
         locks::unswitched(tx, contracts).await?;
+        sqlx::query(REOPEN).bind(reopened).execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
-    sqlx::query(SAVE)
-        .bind(to_json(&recipients)?)
-        .bind(to_json(&open)?)
-        .bind(reopened)
-        .bind(to_json(&finished)?)
-        .bind(to_json(&events)?)
-        .bind(to_json(&bells)?)
-        .execute(tx)
-        .await
-        .map_err(failed(STAGE))?;
+    // What was served tells of its line already.
+    lines.retain(|line| !served.iter().any(|(other, _)| other == line));
+    let mut bells = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let served = served.into_iter().map(|(line, at)| (line, Some(at.as_millis())));
+    for ((outbox, contract, priority), at) in served.chain(lines.into_iter().map(|line| (line, None))) {
+        bells.0.push(outbox);
+        bells.1.push(contract);
+        bells.2.push(priority);
+        bells.3.push(at);
+    }
+    let save = sqlx::query(SAVE).bind(recipients.0).bind(recipients.1).bind(recipients.2).bind(recipients.3);
+    let save = save.bind(open.0).bind(open.1).bind(open.2).bind(open.3).bind(open.4);
+    let save = save.bind(leases.0).bind(leases.1).bind(leases.2);
+    let save = save.bind(finished.0).bind(finished.1).bind(finished.2).bind(finished.3).bind(finished.4);
+    let save = save.bind(events.mails).bind(events.at).bind(events.recipients).bind(events.what);
+    let save = save.bind(events.states).bind(events.details).bind(events.actors);
+    let save = save.bind(bells.0).bind(bells.1).bind(bells.2).bind(bells.3);
+    save.execute(tx).await.map_err(failed(STAGE))?;
     Ok(())
-}
-
-/// The row of an unfinished mail, for JSON that a statement takes apart.
-pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
-    let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
-    let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
-    let until = row.lease.map(|lease| lease.until.as_millis());
-    let (due_at, expires_at) = (row.due_at.as_millis(), row.expires_at.as_millis());
-    json!([
-        id,
-        outbox,
-        contract,
-        priority,
-        row.state(),
-        due_at,
-        expires_at,
-        row.attempts,
-        claim,
-        worker,
-        until
-    ])
 }
 
 /// When a mail can be claimed, if it can.
 fn due(row: &QueueRow) -> Option<Timestamp> {
     row.is_waiting().then_some(row.due_at)
-}
-
-/// The event that an entry of a mail's timeline is, for JSON that a statement takes apart.
-pub(super) fn event_row(id: &str, entry: &TimelineEntry) -> Value {
-    let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
-    json!([id, at.as_millis(), recipient, what, state, plain(detail), actor])
 }

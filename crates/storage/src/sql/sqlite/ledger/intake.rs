@@ -36,7 +36,7 @@ pub(in crate::sql::sqlite) const RENUMBERED: &str = "SELECT id, epoch, remote_ke
 pub(in crate::sql::sqlite) const UNSETTLED: &str = "SELECT id, remote_key FROM postroom_ledger_mail
     WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3
         AND settle_at IS NOT NULL AND settled_at IS NULL AND settle_at <= ?4
-    ORDER BY number LIMIT ?5";
+    ORDER BY number LIMIT ?5 + 0";
 
 const MAIL: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,

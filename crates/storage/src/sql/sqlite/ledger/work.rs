@@ -28,7 +28,7 @@ pub(in crate::sql::sqlite) const DUE: &str = "WITH RECURSIVE box (mailbox) AS (
         FROM box WHERE box.mailbox IS NOT NULL AND NOT EXISTS (SELECT 1 FROM postroom_ledger_open l
             WHERE l.claim IS NOT NULL AND l.mailbox = box.mailbox AND l.lease_until > ?1)
     )
-    SELECT o.mail FROM due JOIN postroom_ledger_open o ON o.number = due.number ORDER BY o.number LIMIT ?2";
+    SELECT o.mail FROM due JOIN postroom_ledger_open o ON o.number = due.number ORDER BY o.number LIMIT ?2 + 0";
 
 pub(in crate::sql::sqlite) const RENEW: &str = "UPDATE postroom_ledger_open SET lease_until = ?3
     WHERE claim IS NOT NULL AND lease_until > ?1 AND worker = ?2";

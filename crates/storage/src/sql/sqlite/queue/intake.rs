@@ -39,7 +39,7 @@ pub(in crate::sql::sqlite) const BASIS: &str = "SELECT c.revision, c.queued_limi
 
 /// Counts no further than the limit.
 pub(in crate::sql::sqlite) const QUEUED: &str =
-    "SELECT count(*) FROM (SELECT 1 FROM postroom_queue_open WHERE contract = ?1 LIMIT ?2)";
+    "SELECT count(*) FROM (SELECT 1 FROM postroom_queue_open WHERE contract = ?1 LIMIT ?2 + 0)";
 
 pub(in crate::sql::sqlite) const TODAY: &str =
     "SELECT coalesce(sum(submitted), 0) FROM postroom_queue_tally WHERE contract = ?1 AND day = ?2";

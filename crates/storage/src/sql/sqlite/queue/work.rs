@@ -37,6 +37,8 @@ macro_rules! first_mail {
     };
 }
 
+/// `LIMIT ?2 + 0`, here and below: SQLite looks at the value of a parameter that stands alone there when it makes the plan, and so makes
+/// it anew for each call.
 pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
     "SELECT d.outbox FROM postroom_queue_lane d
     WHERE d.blocked = 0 AND d.due_at IS NOT NULL AND d.due_at <= ?1 AND (d.retry_at IS NULL OR d.retry_at <= ?1)
@@ -47,7 +49,7 @@ pub(in crate::sql::sqlite) const DUE_OUTBOXES: &str = concat!(
                 AND EXISTS (",
     first_mail!(),
     "))
-    ORDER BY d.due_at, d.outbox LIMIT ?2"
+    ORDER BY d.due_at, d.outbox LIMIT ?2 + 0"
 );
 
 /// The lines of one priority whose turn it is, in order, each with its first mail.
@@ -61,7 +63,7 @@ macro_rules! due {
             $rank,
             " AND l.ready_at IS NOT NULL AND l.ready_at <= ?1 AND EXISTS (",
             first_mail!(),
-            ") ORDER BY l.ready_at, l.turn, l.contract LIMIT ?3)"
+            ") ORDER BY l.ready_at, l.turn, l.contract LIMIT ?3 + 0)"
         )
     };
 }
@@ -81,14 +83,14 @@ pub(in crate::sql::sqlite) const DUE: &str = concat!(
                 AND (retry_at IS NULL OR retry_at <= ?1 OR EXISTS (SELECT 1 FROM postroom_health
                     WHERE mailbox = ?2 AND prober IN (SELECT unhex(value) FROM json_each(?4)))))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'system')
-    ORDER BY priority, ready_at, turn, contract LIMIT ?3"
+    ORDER BY priority, ready_at, turn, contract LIMIT ?3 + 0"
 );
 
 /// The next mails of one line.
 pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_queue_open q
     WHERE q.outbox = ?2 AND q.paused = 0 AND q.priority = ?3 AND q.contract = ?4
         AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
-    ORDER BY q.due_at, q.mail LIMIT ?5";
+    ORDER BY q.due_at, q.mail LIMIT ?5 + 0";
 
 /// The first pieces of contents.
 pub(in crate::sql::sqlite) const CONTENTS: &str = "SELECT j.key, p.content
@@ -102,7 +104,7 @@ pub(in crate::sql::sqlite) const OVERDUE: &str = "SELECT mail FROM (
         UNION ALL
         SELECT mail FROM postroom_queue_open
             WHERE claim IS NULL AND state IN ('queued', 'held') AND expires_at <= ?1)
-    LIMIT ?2";
+    LIMIT ?2 + 0";
 
 pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
     SELECT min(due_at) AS at FROM postroom_queue_open
