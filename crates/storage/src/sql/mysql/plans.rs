@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::failed::{code, failed, unavailable};
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
-use super::queue::{desk, doubt, insert, intake, reroute, retention, row, work};
+use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
 use super::{audit, bodies, budgets, events, faults, lanes, links, locks, mailboxes, switches};
 use crate::clock::Clock;
@@ -124,10 +124,10 @@ async fn no_statement_walks_over_a_table_that_grows() {
         row::FINISHED,
         row::RECIPIENTS,
         work::DUE_OUTBOXES,
-        work::OPEN_OUTBOX,
-        work::DUE_LINES,
-        work::DUE_MAILS,
-        work::FROZEN,
+        claim::OPEN_OUTBOX,
+        claim::DUE_LINES,
+        claim::DUE_MAILS,
+        claim::FROZEN,
         work::MINE,
         work::RENEW,
         work::OVERDUE,
@@ -172,7 +172,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
     // Only the few rows that were found are sorted, and nothing is kept aside.
-    let ordered = [work::DUE_MAILS, work::DUE_LINES, work::DUE_OUTBOXES, events::NEW, events::EVENTS];
+    let ordered = [claim::DUE_MAILS, claim::DUE_LINES, work::DUE_OUTBOXES, events::NEW, events::EVENTS];
     for sql in [ordered.as_slice(), desk::LISTS.as_slice(), &ledger_desk::LISTS].concat() {
         let plan = plan(&store, sql).await;
         let sorts =
@@ -180,7 +180,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         assert!(!sorts, "{sql}\n{plan:#?}");
     }
     // A claim takes a slice of each line, in the order in which it lies there.
-    for sql in [work::DUE_MAILS, work::DUE_LINES, work::DUE_OUTBOXES, lanes::LINES] {
+    for sql in [claim::DUE_MAILS, claim::DUE_LINES, work::DUE_OUTBOXES, lanes::LINES] {
         let plan = plan(&store, sql).await;
         assert!(plan.iter().any(|step| step.index == "postroom_queue_open_waiting"), "{sql}\n{plan:#?}");
     }

@@ -55,10 +55,11 @@ pub(in crate::sql::mysql) const FINISHED: &str = select!(
     "WHERE m.state IS NOT NULL"
 );
 
+/// They are sorted by whoever reads them: a server that sorts text writes it to a file first.
 pub(in crate::sql::mysql) const RECIPIENTS: &str = concat!(
-    "SELECT r.mail, r.address, r.state, r.doubted_by FROM ",
+    "SELECT r.mail, r.place, r.address, r.state, r.doubted_by FROM ",
     json_rows!("?"; mail id ""),
-    " j STRAIGHT_JOIN postroom_queue_recipient r FORCE INDEX (PRIMARY) ON r.mail = UNHEX(j.mail) ORDER BY r.mail, r.place"
+    " j STRAIGHT_JOIN postroom_queue_recipient r FORCE INDEX (PRIMARY) ON r.mail = UNHEX(j.mail)"
 );
 
 const SAVE_RECIPIENTS: &str = concat!(
@@ -225,9 +226,10 @@ pub(super) async fn load(
     }
     let ids = queue_ids(edits.keys().copied())?;
     // A statement of its own, behind the locks: it sees what those who had them before have committed.
-    let recipients: Vec<(Uuid, String, String, Option<Uuid>)> =
+    let mut recipients: Vec<(Uuid, i64, String, String, Option<Uuid>)> =
         sqlx::query_as(RECIPIENTS).bind(ids).fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    for (mail, address, state, doubted_by) in recipients {
+    recipients.sort_unstable_by_key(|(mail, place, ..)| (*mail, *place));
+    for (mail, _, address, state, doubted_by) in recipients {
         if let Some(edit) = edits.get_mut(&QueueId::from_uuid(mail)) {
             let doubted_by = doubted_by.map(ClaimId::from_uuid);
             edit.before.recipients.push(RecipientRow { state: text(&state)?, doubted_by });
@@ -242,14 +244,15 @@ pub(super) async fn load(
 
 /// Writes what changed. What did not change is not written.
 pub(super) async fn save(tx: &mut MySqlConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
-    save_served(tx, edits, Vec::new()).await
+    save_served(tx, edits, &[], Timestamp::from_millis(0)).await
 }
 
-/// Writes what changed of mails that were claimed, with the bells of their lines.
+/// Writes what changed, also of mails that were claimed: these lines were served at that time, in this order.
 pub(super) async fn save_served(
     tx: &mut MySqlConnection,
     edits: impl IntoIterator<Item = Edit>,
-    mut bells: Vec<Value>,
+    served: &[Line],
+    now: Timestamp,
 ) -> Result<()> {
     let (mut lines, mut contracts) = (BTreeSet::new(), BTreeSet::new());
     let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
@@ -281,10 +284,9 @@ pub(super) async fn save_served(
         }
         open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
-    // A claim has told of its lines.
-    if bells.is_empty() {
-        bells.extend(lines.iter().map(|line| bell(line, None, None)));
-    }
+    lines.retain(|line| !served.contains(line));
+    let bells = lines.iter().map(|line| bell(line, None, None));
+    let bells: Vec<Value> = bells.chain(served.iter().map(|line| bell(line, None, Some(now)))).collect();
     if open.is_empty() && finished.is_empty() && events.is_empty() {
         return Ok(());
     }
