@@ -20,7 +20,7 @@ use postroom_core::time::Timestamp;
 use postroom_engine::{Event, Observer, Postroom, Work};
 use postroom_storage::keyring::aead::{AeadKeyring, Key};
 use postroom_storage::memory::MemoryStore;
-use postroom_storage::{PgStore, SqliteStore, Store};
+use postroom_storage::{MySqlStore, PgStore, SqliteStore, Store};
 use postroom_testkit::{MailServer, Protocol};
 use postroom_transport::smtp::SmtpTransport;
 use tokio::runtime::Builder;
@@ -33,7 +33,7 @@ struct Arguments {
     /// A server that takes every mail, without TLS and sign-in.
     #[arg(long)]
     address: Option<SocketAddr>,
-    /// Where the rows are: `sqlite` (a file in the folder for temporary files), `memory`, or `postgres://..`, an empty database.
+    /// Where the rows are: `sqlite` (a file in the folder for temporary files), `memory`, or `postgres://..` or `mysql://..`, an empty database.
     #[arg(long, default_value = "sqlite")]
     store: String,
     /// How many mails are submitted and sent.
@@ -129,6 +129,7 @@ async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
             let file = folder.path().join("deliver.db").display().to_string();
             Arc::new(SqliteStore::open(&file).await.expect("a store"))
         }
+        url if url.starts_with("mysql:") => Arc::new(MySqlStore::open(url).await.expect("a store")),
         url => Arc::new(PgStore::open(url).await.expect("a store")),
     };
     let counter = Arc::new(Counter::default());

@@ -1,9 +1,10 @@
-//! Where the rows are: the store that a URL names, SQLite or PostgreSQL. What is wrong with a URL is said without the URL: it may
+//! Where the rows are: the store that a URL names, SQLite, PostgreSQL or MariaDB. What is wrong with a URL is said without the URL: it may
 //! hold a password.
 
 use std::sync::Arc;
 
 use postroom::storage::Store;
+use postroom::storage::sql::mysql::{MySqlOptions, MySqlStore};
 use postroom::storage::sql::postgres::{PgOptions, PgStore};
 use postroom::storage::sql::sqlite::{SqliteOptions, SqliteStore};
 
@@ -13,16 +14,18 @@ use crate::failure::{Failure, Result};
 enum Location<'a> {
     Sqlite(&'a str),
     Postgres(&'a str),
+    MySql(&'a str),
 }
 
 fn location(url: &str) -> Result<Location<'_>> {
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         "sqlite" => Ok(Location::Sqlite(url)),
         "postgres" | "postgresql" => Ok(Location::Postgres(url)),
-        scheme @ ("mysql" | "mariadb") => Err(Failure::Usage(format!(
-            "--database: this release keeps no rows in {scheme}; write sqlite://FILE or postgres://USER@HOST/DATABASE"
-        ))),
-        _ => Err(Failure::Usage("--database: write sqlite://FILE or postgres://USER@HOST/DATABASE".into())),
+        "mysql" | "mariadb" => Ok(Location::MySql(url)),
+        _ => Err(Failure::Usage(
+            "--database: write sqlite://FILE, postgres://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
+                .into(),
+        )),
     }
 }
 
@@ -30,6 +33,7 @@ fn location(url: &str) -> Result<Location<'_>> {
 pub(crate) enum Rows {
     Sqlite(SqliteStore),
     Postgres(PgStore),
+    MySql(MySqlStore),
 }
 
 impl Rows {
@@ -38,6 +42,7 @@ impl Rows {
         Ok(match location(url)? {
             Location::Sqlite(url) => Self::Sqlite(SqliteStore::connect(url, SqliteOptions::new()).await?),
             Location::Postgres(url) => Self::Postgres(PgStore::connect(url, PgOptions::new()).await?),
+            Location::MySql(url) => Self::MySql(MySqlStore::connect(url, MySqlOptions::new()).await?),
         })
     }
 
@@ -46,6 +51,7 @@ impl Rows {
         Ok(match location(url)? {
             Location::Sqlite(url) => SqliteStore::migrate(url).await?,
             Location::Postgres(url) => PgStore::migrate(url).await?,
+            Location::MySql(url) => MySqlStore::migrate(url).await?,
         })
     }
 
@@ -53,6 +59,7 @@ impl Rows {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
             Self::Postgres(store) => Arc::new(store.clone()),
+            Self::MySql(store) => Arc::new(store.clone()),
         }
     }
 
@@ -61,6 +68,7 @@ impl Rows {
         let _ = match self {
             Self::Sqlite(store) => store.close().await,
             Self::Postgres(store) => store.close().await,
+            Self::MySql(store) => store.close().await,
         };
     }
 }

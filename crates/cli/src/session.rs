@@ -23,7 +23,7 @@ const KEYS: &str = "POSTROOM_KEY";
 /// The options of every command.
 #[derive(clap::Args)]
 pub(crate) struct Shared {
-    /// Where the rows are: sqlite://FILE, or postgres://USER:PASSWORD@HOST/DATABASE. A URL with a password is better given by the
+    /// Where the rows are: sqlite://FILE, postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE. A URL with a password is better given by the
     /// variable.
     #[arg(
         long,

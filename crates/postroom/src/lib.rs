@@ -56,6 +56,7 @@
 //! | `smtp` | `transport::smtp`: sending | yes |
 //! | `imap` | `transport::imap`: receiving | yes |
 //! | `pop3` | `transport::pop3`: receiving | yes |
+//! | `mysql` | `storage::sql::mysql`: rows in MariaDB | no |
 //! | `postgres` | `storage::sql::postgres`: rows in PostgreSQL | no |
 //! | `sqlite` | `storage::sql::sqlite`: rows in a file | yes |
 //! | `aead` | `storage::keyring::aead`: secrets sealed at rest | yes |

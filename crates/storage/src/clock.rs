@@ -2,7 +2,7 @@
 //! tests can set it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -75,11 +75,11 @@ impl Clock for ManualClock {
 
 /// The clock of a database that several machines share: its time is sampled now and then, and goes on by the monotonic clock of
 /// this machine between.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) struct SampledClock(Mutex<Sample>);
 
 /// The last sample.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 #[derive(Clone, Copy)]
 struct Sample {
     /// What this clock showed when the sample was taken.
@@ -91,7 +91,7 @@ struct Sample {
     is_real: bool,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 impl Sample {
     /// The time so long after the sample. A clock that is ahead runs at half speed until it is not: it never goes back, and it
     /// never stands still.
@@ -107,7 +107,7 @@ impl Sample {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 impl SampledClock {
     /// How long a sample is good for.
     const GOOD_FOR: Duration = Duration::from_secs(60);
@@ -137,7 +137,7 @@ impl SampledClock {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 impl Clock for SampledClock {
     fn now(&self) -> Timestamp {
         let sample = *self.sample();
@@ -145,7 +145,7 @@ impl Clock for SampledClock {
     }
 }
 
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(all(test, any(feature = "mysql", feature = "postgres")))]
 mod tests {
     use super::*;
 

@@ -63,7 +63,7 @@ mod ledger;
 pub mod memory;
 mod queue;
 mod registry;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 pub mod transition;
 
@@ -75,12 +75,14 @@ pub use events::*;
 pub use ledger::*;
 pub use queue::*;
 pub use registry::*;
+#[cfg(feature = "mysql")]
+pub use sql::mysql::{MySqlOptions, MySqlStore};
 #[cfg(feature = "postgres")]
 pub use sql::postgres::{PgOptions, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sql::sqlite::{SqliteOptions, SqliteStore};
 /// The driver of the SQL stores, for hosts that put mail into the queue within their own transactions.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
 
 /// Everything that the engine needs of a store. One store is all of it.

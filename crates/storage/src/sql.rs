@@ -3,6 +3,8 @@
 mod admit;
 mod combine;
 mod migrate;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod rows;

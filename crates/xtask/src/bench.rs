@@ -95,8 +95,8 @@ fn deliver(options: &Options) -> Outcome<ExitCode> {
     let [sink_address, relay_address] = free_addresses()?;
     let _sink = sink(sink_address)?;
     let relay = Relay::start(relay_address, sink_address)?;
-    let database = Database::start()?;
-    let mut rates = ["sqlite", "postgres", "memory", "postfix"].map(|name| (name, Vec::new()));
+    let (postgres, mariadb) = (Database::postgres()?, Database::mariadb()?);
+    let mut rates = ["sqlite", "postgres", "mariadb", "memory", "postfix"].map(|name| (name, Vec::new()));
     for round in 0..options.rounds {
         for (name, rates) in &mut rates {
             let begun = Instant::now();
@@ -105,7 +105,8 @@ fn deliver(options: &Options) -> Outcome<ExitCode> {
                 begun.elapsed().as_secs_f64()
             } else {
                 let store = match *name {
-                    "postgres" => database.server.schema(&format!("round_{round}"))?,
+                    "postgres" => postgres.fresh(&format!("round_{round}"))?,
+                    "mariadb" => mariadb.fresh(&format!("round_{round}"))?,
                     name => name.to_owned(),
                 };
                 let mut command = Command::new(&program);

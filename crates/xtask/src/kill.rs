@@ -60,8 +60,10 @@ pub(crate) enum Store {
     /// A file.
     #[default]
     Sqlite,
-    /// A server of its own, which lives on when workers are killed.
+    /// PostgreSQL: a server of its own, which lives on when workers are killed.
     Postgres,
+    /// MariaDB, likewise.
+    Mysql,
 }
 
 impl Options {
@@ -92,7 +94,8 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
         .map_err(|error| format!("no runtime for the server: {error}"))?;
     let database = match options.store {
         Store::Sqlite => None,
-        Store::Postgres => Some(Database::start()?),
+        Store::Postgres => Some(Database::postgres()?),
+        Store::Mysql => Some(Database::mariadb()?),
     };
     let stage = Stage { runtime, binary, database, mails: options.mails, kills: options.kills };
     let seed = match options.seed {

@@ -10,11 +10,12 @@ use crate::outcome::Outcome;
 use crate::process;
 
 /// A package and the file that shows that it is there.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("dovecot-imapd", "/usr/lib/dovecot/imap-login"),
     ("dovecot-pop3d", "/usr/lib/dovecot/pop3-login"),
     ("dovecot-lmtpd", "/usr/lib/dovecot/lmtp"),
     ("postfix", "/usr/sbin/smtp-sink"),
+    ("mariadb-server", "/usr/sbin/mariadbd"),
     ("postgresql", "/usr/lib/postgresql/15/bin/postgres"),
 ];
 

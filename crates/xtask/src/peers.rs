@@ -1,5 +1,5 @@
-//! The real servers of the tests: private instances of Dovecot, Postfix, smtp-sink and PostgreSQL in a folder of their own, on free
-//! loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
+//! The real servers of the tests: private instances of Dovecot, Postfix, smtp-sink, PostgreSQL and MariaDB in a folder of their own, on
+//! free loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
 
 use std::process::{Command, ExitCode};
 
@@ -8,11 +8,13 @@ use crate::{packages, process};
 
 mod authority;
 mod dovecot;
+mod mariadb;
 mod place;
 mod postfix;
 mod postgres;
 mod sink;
 
+pub(crate) use mariadb::Mariadb;
 pub(crate) use place::free_addresses;
 use place::{Place, shown};
 pub(crate) use postfix::SERVICES;
@@ -49,6 +51,7 @@ pub(crate) struct Peers {
     dovecot: dovecot::Dovecot,
     /// The one that tests share, and the one that they kill.
     databases: [Postgres; 2],
+    mariadbs: [Mariadb; 2],
     place: Place,
 }
 
@@ -71,7 +74,8 @@ impl Peers {
         ];
         let postfix = postfix::Postfix::start(&place, &dovecot, &sinks[2])?;
         let databases = [Postgres::start(&place, "postgres")?, Postgres::start(&place, "postgres-victim")?];
-        Ok(Self { postfix, sinks, dovecot, databases, place })
+        let mariadbs = [Mariadb::start(&place, "mariadb")?, Mariadb::start(&place, "mariadb-victim")?];
+        Ok(Self { postfix, sinks, dovecot, databases, mariadbs, place })
     }
 
     /// What a test has to know, as environment variables:
@@ -91,6 +95,8 @@ impl Peers {
     /// - `POSTROOM_TEST_POSTGRES`: the URL of a PostgreSQL database in which tests make schemas of their own;
     ///   `POSTROOM_TEST_POSTGRES_CRASHED`: that of another server, which the command `POSTROOM_TEST_POSTGRES_CRASH` kills and starts
     ///   again.
+    /// - `POSTROOM_TEST_MYSQL`, `POSTROOM_TEST_MYSQL_CRASHED`, `POSTROOM_TEST_MYSQL_CRASH`: the same of MariaDB, where tests make
+    ///   databases of their own.
     /// - `PEER_LOG`: a folder with the servers' logs.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let mut all = vec![
@@ -104,6 +110,8 @@ impl Peers {
         ];
         let [shared, victim] = &self.databases;
         all.extend(postgres::environment(shared, victim));
+        let [shared, victim] = &self.mariadbs;
+        all.extend(mariadb::environment(shared, victim));
         all.extend(self.dovecot.environment());
         all.extend(self.postfix.environment());
         all.extend(self.sinks.iter().flat_map(sink::Sink::environment));
@@ -114,16 +122,38 @@ impl Peers {
 /// A database server alone, in a folder of its own.
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// The server.
-    pub(crate) server: Postgres,
+    server: DatabaseServer,
     _place: Place,
 }
 
+#[derive(Debug)]
+enum DatabaseServer {
+    Postgres(Postgres),
+    Mariadb(Mariadb),
+}
+
 impl Database {
-    /// Start it and wait until it accepts connections.
-    pub(crate) fn start() -> Outcome<Self> {
+    /// Start PostgreSQL and wait until it accepts connections.
+    pub(crate) fn postgres() -> Outcome<Self> {
         packages::installed("postgresql")?;
         let place = Place::new()?;
-        Ok(Self { server: Postgres::start(&place, "postgres")?, _place: place })
+        let server = DatabaseServer::Postgres(Postgres::start(&place, "postgres")?);
+        Ok(Self { server, _place: place })
+    }
+
+    /// Start MariaDB and wait until it accepts connections.
+    pub(crate) fn mariadb() -> Outcome<Self> {
+        packages::installed("mariadb-server")?;
+        let place = Place::new()?;
+        let server = DatabaseServer::Mariadb(Mariadb::start(&place, "mariadb")?);
+        Ok(Self { server, _place: place })
+    }
+
+    /// A new place for tables, as the URL that leads to it: a schema, or a database.
+    pub(crate) fn fresh(&self, name: &str) -> Outcome<String> {
+        match &self.server {
+            DatabaseServer::Postgres(server) => server.schema(name),
+            DatabaseServer::Mariadb(server) => server.database(name),
+        }
     }
 }

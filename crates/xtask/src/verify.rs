@@ -51,6 +51,8 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
         if peers.is_some() {
             let title = "the same with the queue in PostgreSQL";
             tally.add(part(title, || kill_workers(kill::Store::Postgres))?);
+            let title = "the same with the queue in MariaDB";
+            tally.add(part(title, || kill_workers(kill::Store::Mysql))?);
         }
     }
     if peers.is_some() && options.filter.is_none() && workspace().join(SCRIPT).exists() {

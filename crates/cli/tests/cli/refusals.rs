@@ -17,7 +17,8 @@ async fn the_exit_code_says_whether_a_rule_the_usage_or_the_storage_is_the_reaso
     check(&["explain", "--contract", "ACME"], 1).await;
     check(&["mailbox", "paint"], 2).await;
     check(&["mailbox", "add", "inbox"], 2).await;
-    check(&["--database", "mysql://db/x", "mailbox", "list"], 2).await;
+    check(&["--database", "oracle://db/x", "mailbox", "list"], 2).await;
+    check(&["--database", "mysql://127.0.0.1:1/x", "mailbox", "list"], 3).await;
     check(&["--database", "postgres://127.0.0.1:1/x", "mailbox", "list"], 3).await;
     check(&["--database", "sqlite:///no/such/folder/x.db", "migrate"], 3).await;
     check(&["--database", "sqlite:///no/such/folder/x.db", "mailbox", "list"], 3).await;

@@ -58,7 +58,9 @@ async fn a_password_in_the_url_of_the_database_is_never_echoed() {
         ("postgres://ana:canary-Url@db.invalid:5432/x", 3),
         ("postgres://ana:canary-Url@[x", 3),
         ("canary-Url", 2),
-        ("mysql://canary-Url", 2),
+        ("mysql://ana:canary-Url@127.0.0.1:1/x", 3),
+        ("mysql://ana:canary-Url@[x", 3),
+        ("oracle://canary-Url", 2),
         ("ftp://x:canary-Url@y", 2),
     ] {
         for arguments in

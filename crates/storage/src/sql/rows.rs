@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 use postroom_core::id::QueueId;
 use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
@@ -123,13 +123,13 @@ pub(super) fn rank(priority: Priority) -> i64 {
 }
 
 /// The ids for JSON that a statement takes apart.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(super) fn queue_ids(ids: impl IntoIterator<Item = QueueId>) -> Result<String> {
     to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
 }
 
 /// The ids for JSON that a statement takes apart.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(super) fn ledger_ids(ids: impl IntoIterator<Item = LedgerId>) -> Result<String> {
     to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
 }

@@ -54,8 +54,8 @@ impl<'a> Desk<'a> {
         let database = match &stage.database {
             None => format!("sqlite://{}", folder.path().join("queue.db").display()),
             Some(database) => {
-                let number = getrandom::u64().map_err(|error| format!("no name for a schema: {error}"))?;
-                database.server.schema(&format!("kill_{number:016x}"))?
+                let number = getrandom::u64().map_err(|error| format!("no name for a database: {error}"))?;
+                database.fresh(&format!("kill_{number:016x}"))?
             }
         };
         let mut desk = Self { stage, server, folder, key: String::new(), database, submitted: Vec::new() };

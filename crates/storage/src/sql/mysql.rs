@@ -1,0 +1,26 @@
+//! The store in MariaDB 10.6 or newer, for any number of processes that share queue and mailboxes. The schema is in
+//! `migrations/mysql`; what is not MariaDB's own is in the folder above.
+
+mod audit;
+mod bodies;
+mod budgets;
+mod connection;
+mod events;
+mod failed;
+#[cfg(test)]
+mod faults;
+mod health;
+mod json;
+mod lanes;
+mod ledger;
+mod links;
+mod locks;
+mod mailboxes;
+#[cfg(test)]
+mod plans;
+mod queue;
+mod schema;
+mod store;
+mod switches;
+
+pub use store::{MySqlOptions, MySqlStore};

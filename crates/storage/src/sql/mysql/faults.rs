@@ -1,0 +1,319 @@
+//! What only a store on a server can get wrong: dropped futures, lost connections, two stores, a schema of another release. What
+//! every store has to keep is in the conformance suite. The tests use the server that `POSTROOM_TEST_MYSQL` names.
+
+pub(super) mod fixture;
+mod hosts;
+mod joined;
+mod server;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postroom_core::id::{MailboxId, WorkerId};
+use sqlx::{AssertSqlSafe, Connection};
+
+use self::fixture::{
+    accepted, check_whole, database, dropped_after, host, id, number, prepared, registered, store,
+};
+use super::connection::{failed, say};
+use super::schema as migrations;
+use super::store::{MySqlOptions, MySqlStore};
+use crate::clock::Clock;
+use crate::error::ErrorKind;
+use crate::queue::{ClaimMark, QueueDesk, QueueIntake, QueueWork};
+use crate::registry::Mailboxes;
+
+#[tokio::test]
+async fn every_session_is_strict_and_nobody_waits_for_ever() {
+    let Some((store, _)) = store().await else { return };
+    let mut tx = store.connections.write("ask").await.unwrap();
+    for (setting, want) in [
+        ("tx_isolation", "READ-COMMITTED"),
+        ("sql_mode", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"),
+        ("collation_connection", "utf8mb4_nopad_bin"),
+        ("innodb_lock_wait_timeout", "10"),
+        ("max_statement_time", "60.000000"),
+        ("idle_transaction_timeout", "5"),
+    ] {
+        let sql = AssertSqlSafe(format!("SELECT CAST(@@{setting} AS CHAR)"));
+        let (value,): (String,) = sqlx::query_as(sql).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(value, want, "{setting}");
+    }
+    tx.finish(Ok(())).await.unwrap();
+    // A table of another engine would not roll back.
+    let others = "SELECT count(*) FROM information_schema.tables
+        WHERE table_schema = DATABASE() AND (engine <> 'InnoDB' OR table_collation <> 'utf8mb4_nopad_bin')";
+    assert_eq!(number(&store, others).await, 0);
+}
+
+/// MariaDB goes on with a transaction after a statement of it failed. Would miss what was written before.
+#[tokio::test]
+async fn what_fails_is_rolled_back_as_a_whole() {
+    let Some((store, _)) = store().await else { return };
+    let mut tx = store.connections.write("fail").await.unwrap();
+    let first =
+        "INSERT INTO postroom_pause (scope, subject, paused_by, paused_at) VALUES ('system', '', 'ana', 1)";
+    sqlx::query(first).execute(&mut *tx).await.unwrap();
+    let second = "UPDATE postroom_standard SET outbox = 7";
+    let done = sqlx::query(second).execute(&mut *tx).await.map(drop).map_err(failed("fail"));
+    assert_eq!(tx.finish(done).await.unwrap_err().kind(), &ErrorKind::NotFound);
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_pause").await, 0);
+    store.reserve().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_future_leaves_all_of_a_transaction_or_nothing() {
+    let Some((store, _)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let (mut cut, mut done) = (0, 0);
+    for polls in 0..200 {
+        let now = store.now();
+        let mail = prepared(now, &outbox);
+        let enqueue = store.enqueue(now, &mail, Bytes::from_static(b"x"));
+        match dropped_after(enqueue, polls % 67).await {
+            Some(result) => {
+                result.unwrap();
+                done += 1;
+            }
+            None => cut += 1,
+        }
+        let (worker, until) = (WorkerId::from_uuid(id()), now + Duration::from_secs(30));
+        let claim = store.claim(now, outbox.id, 3, worker, until);
+        if let Some(claimed) = dropped_after(claim, (polls * 7) % 71).await {
+            let settled: Vec<_> = claimed.unwrap().iter().map(|one| accepted(one, now)).collect();
+            let marks: Vec<_> =
+                settled.iter().map(|one| ClaimMark { id: one.id, claim: one.claim }).collect();
+            store.mark(now, &marks).await.unwrap();
+            dropped_after(store.settle(now, &settled), (polls * 3) % 61).await.map(Result::unwrap);
+        }
+        // Whoever comes next finds no transaction open.
+        check_whole(&store).await;
+    }
+    assert!(cut > 10 && done > 10, "{cut} cut, {done} done: the drops miss the transaction");
+}
+
+/// Would miss a claim without `FOR UPDATE SKIP LOCKED`: two workers then read the same row as free.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_of_several_processes_claim_each_mail_once() {
+    let Some((one, url)) = store().await else { return };
+    let other = MySqlStore::open(&url).await.unwrap();
+    let outbox = registered(&one).await;
+    let mails: Vec<_> = (0..120).map(|_| prepared(one.now(), &outbox)).collect();
+    for (turn, mail) in mails.iter().enumerate() {
+        let store = if turn % 2 == 0 { &one } else { &other };
+        store.enqueue(store.now(), mail, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let now = one.now() + Duration::from_secs(1);
+    let work = |store: MySqlStore, outbox: MailboxId| async move {
+        let mut ids = Vec::new();
+        // Not only until one claim is empty: others may have had in their hands for a moment what was due.
+        while !store.due_outboxes(now, 1).await.unwrap().is_empty() {
+            let worker = WorkerId::from_uuid(id());
+            let claimed = store.claim(now, outbox, 7, worker, now + Duration::from_secs(30)).await.unwrap();
+            assert!(claimed.len() <= 7);
+            let marks: Vec<_> =
+                claimed.iter().map(|one| ClaimMark { id: one.id, claim: one.claim }).collect();
+            assert_eq!(store.mark(now, &marks).await.unwrap(), vec![true; marks.len()]);
+            ids.extend(claimed.iter().map(|one| one.id));
+        }
+        ids
+    };
+    let (a, b, c, d) = tokio::join!(
+        work(one.clone(), outbox.id),
+        work(other.clone(), outbox.id),
+        work(one.clone(), outbox.id),
+        work(other.clone(), outbox.id)
+    );
+    let all = [a, b, c, d].concat();
+    assert_eq!(all.len(), 120);
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 120);
+    assert_eq!(other.open_claims().await.unwrap(), 120);
+    check_whole(&one).await;
+}
+
+/// Would miss a change that overwrites another's: settlements, sweeps and people at the same mails from two processes, in opposite
+/// orders, which is also how deadlocks are made.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_same_mails_by_several_processes_follow_each_other() {
+    let Some((one, url)) = store().await else { return };
+    let other = MySqlStore::open(&url).await.unwrap();
+    let outbox = registered(&one).await;
+    let actor = postroom_core::id::Actor::parse("ana").unwrap();
+    for round in 0..12u32 {
+        let now = one.now() + Duration::from_secs(1);
+        for _ in 0..8 {
+            one.enqueue(now, &prepared(now, &outbox), Bytes::from_static(b"x")).await.unwrap();
+        }
+        let (worker, until) = (WorkerId::from_uuid(id()), now + Duration::from_secs(5));
+        let claimed = one.claim(now, outbox.id, 8, worker, until).await.unwrap();
+        let marks: Vec<_> = claimed.iter().map(|one| ClaimMark { id: one.id, claim: one.claim }).collect();
+        one.mark(now, &marks).await.unwrap();
+        let settled: Vec<_> = claimed.iter().map(|one| accepted(one, now)).collect();
+        let backwards: Vec<_> = settled.iter().rev().cloned().collect();
+        let late = until + Duration::from_secs(u64::from(round % 2));
+        let people = async {
+            for mail in &claimed {
+                let event = postroom_core::queue::Event::Accept;
+                // Refused, or of effect on a doubt: either is right.
+                let _ = other.decide(late, &actor, mail.id, event).await;
+            }
+        };
+        let (first, second, swept, ()) = tokio::join!(
+            one.settle(now, &settled),
+            other.settle(now, &backwards),
+            other.expire(late),
+            people
+        );
+        first.unwrap();
+        second.unwrap();
+        swept.unwrap();
+        for mail in &claimed {
+            let record = one.show(mail.id).await.unwrap().unwrap();
+            // A doubt is left only where the sweep came last of all, and then no answer was.
+            assert_eq!(record.item.state, postroom_core::queue::State::Accepted, "{record:?}");
+            let accepts = record
+                .timeline
+                .iter()
+                .filter(|entry| entry.state == Some(postroom_core::queue::State::Accepted));
+            assert_eq!(accepts.count(), 2, "each of two recipients once: {record:?}");
+        }
+        check_whole(&one).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_be_read_fails_alone() {
+    let Some((store, _)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let now = store.now();
+    let (poison, good) = (prepared(now, &outbox), prepared(now, &outbox));
+    store.enqueue(now, &poison, Bytes::from_static(b"poison")).await.unwrap();
+    let mut write = store.connections.write("damage a row").await.unwrap();
+    let damage = "UPDATE postroom_queue_recipient SET address = 'no address'";
+    let damaged = sqlx::query(damage).execute(&mut *write).await.map(|_| ()).map_err(failed("damage a row"));
+    write.finish(damaged).await.unwrap();
+    store.enqueue(now, &good, Bytes::from_static(b"good")).await.unwrap();
+    let worker = WorkerId::from_uuid(id());
+    let claimed = store.claim(now, outbox.id, 10, worker, now + Duration::from_secs(30)).await.unwrap();
+    // Would miss a claim that fails as a whole, for ever.
+    assert_eq!(claimed.iter().map(|mail| mail.id).collect::<Vec<_>>(), [good.id]);
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail WHERE state = 'dead'").await, 1);
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_open").await, 1);
+}
+
+/// Would miss words of a server that can't be stored, so that its mail is never settled, or that are stored in the database's own
+/// character set, which lacks most letters.
+#[tokio::test]
+async fn words_of_a_server_are_kept_as_they_are() {
+    let Some((store, _)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let now = store.now();
+    store.enqueue(now, &prepared(now, &outbox), Bytes::from_static(b"\0x")).await.unwrap();
+    let worker = WorkerId::from_uuid(id());
+    let claimed = store.claim(now, outbox.id, 1, worker, now + Duration::from_secs(30)).await.unwrap();
+    let mut settlement = accepted(&claimed[0], now);
+    let words = "550 \0 \\ ' \" %s ação 送信 \u{1f4ee} \u{7f} no ";
+    for result in &mut settlement.results {
+        (result.event, result.detail) = (postroom_core::queue::Event::Refuse, words.to_owned());
+    }
+    store.settle(now, &[settlement]).await.unwrap();
+    let record = store.show(claimed[0].id).await.unwrap().unwrap();
+    assert!(record.timeline.iter().any(|entry| entry.detail == words), "{record:?}");
+}
+
+/// A statement that makes a table commits by itself. Would miss a migration that can't go on where it stopped: behind a statement that
+/// was recorded, and behind one that was not.
+#[tokio::test]
+async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
+    let Some(url) = database().await else { return };
+    let kind = |result: crate::error::Result<MySqlStore>| result.unwrap_err().kind().clone();
+    assert_eq!(kind(MySqlStore::connect(&url, MySqlOptions::new()).await), ErrorKind::Schema);
+    let mut admin = host(&url).await;
+    let store = MySqlStore::open(&url).await.unwrap();
+    store.close().await.unwrap();
+    for interrupt in [
+        "DROP TABLE postroom_budget; DELETE FROM postroom_migration WHERE version = 5",
+        "DROP TABLE postroom_budget; UPDATE postroom_migration SET steps = 0, applied_at = NULL WHERE version = 5",
+        "DELETE FROM postroom_migration WHERE version >= 5",
+        "UPDATE postroom_migration SET applied_at = NULL WHERE version = 5",
+    ] {
+        say(&mut admin, interrupt, "interrupt").await.unwrap();
+        assert_eq!(kind(MySqlStore::connect(&url, MySqlOptions::new()).await), ErrorKind::Schema);
+        assert_eq!(MySqlStore::migrate(&url).await.unwrap(), 1, "{interrupt}");
+        assert_eq!(MySqlStore::migrate(&url).await.unwrap(), 0);
+        MySqlStore::connect(&url, MySqlOptions::new()).await.unwrap();
+    }
+    // Every statement may run twice.
+    say(&mut admin, "UPDATE postroom_migration SET steps = 0, applied_at = NULL", "interrupt").await.unwrap();
+    let all = u64::try_from(migrations::MIGRATIONS.len()).unwrap();
+    assert_eq!(MySqlStore::migrate(&url).await.unwrap(), all);
+    // Another release began the last one.
+    let other =
+        "UPDATE postroom_migration SET applied_at = NULL, checksum = REPEAT('x', 32) WHERE version = 5";
+    say(&mut admin, other, "interrupt").await.unwrap();
+    assert_eq!(kind(MySqlStore::open(&url).await), ErrorKind::Schema);
+    say(&mut admin, "DELETE FROM postroom_migration WHERE version = 5", "interrupt").await.unwrap();
+    MySqlStore::open(&url).await.unwrap();
+    let sql = "INSERT INTO postroom_migration SELECT 99, name, checksum, steps, 0 FROM postroom_migration WHERE version = 1";
+    sqlx::query(sql).execute(&mut admin).await.unwrap();
+    assert_eq!(kind(MySqlStore::connect(&url, MySqlOptions::new()).await), ErrorKind::Schema);
+    assert_eq!(kind(MySqlStore::open(&url).await), ErrorKind::Schema);
+    // A location that leads nowhere.
+    assert_eq!(kind(MySqlStore::open(&format!("{url}_no_such")).await), ErrorKind::Schema);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_openings_of_a_new_schema_migrate_it_once() {
+    let Some(url) = database().await else { return };
+    let (one, two, three) =
+        tokio::join!(MySqlStore::open(&url), MySqlStore::open(&url), MySqlStore::open(&url));
+    let ran = i64::try_from(migrations::MIGRATIONS.len()).unwrap();
+    for store in [one, two, three] {
+        assert_eq!(number(&store.unwrap(), "SELECT count(*) FROM postroom_migration").await, ran);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_to_work() {
+    let Some((store, _)) = store().await else { return };
+    let clone = store.clone();
+    store.reserve().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(clone.reserve().await.unwrap_err().kind(), &ErrorKind::Unavailable);
+    assert_eq!(clone.open_claims().await.unwrap_err().kind(), &ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn the_time_is_the_databases() {
+    let Some((store, url)) = store().await else { return };
+    let mut asked = host(&url).await;
+    let before = store.now().as_millis();
+    let sql = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
+    let (theirs,): (i64,) = sqlx::query_as(sql).fetch_one(&mut asked).await.unwrap();
+    let after = store.now().as_millis();
+    // Both clocks are this machine's here; a store that shows its own would differ where they are not. The sample is as old as the
+    // answer was under way.
+    assert!((before - 200..=after + 200).contains(&theirs), "{before} {theirs} {after}");
+    asked.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_location_that_is_none_is_refused_and_never_told() {
+    for location in [
+        "",
+        "mysql:",
+        "sqlite://x.db",
+        "postgres://root:hunter2@localhost/x",
+        "mysql://desk:hunter2@[/x",
+        "mysql://desk:hunter2@127.0.0.1:99999/x",
+        "mysql://desk:hunter2@127.0.0.1:1/x",
+        "mysql://desk:hunter2@no-such-host.invalid/x",
+        "mysql://desk:hunter2@127.0.0.1/x?ssl-mode=hunter2",
+    ] {
+        let error = MySqlStore::open(location).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Unavailable, "{location}");
+        let told = format!("{error} {error:?}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}

@@ -1,0 +1,265 @@
+//! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
+
+use async_trait::async_trait;
+use postroom_core::id::{ContractId, LedgerId, RecordId};
+use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::time::Timestamp;
+use serde_json::json;
+use sqlx::mysql::MySqlConnection;
+use uuid::Uuid;
+
+use super::row;
+use crate::error::Result;
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
+use crate::sql::mysql::bodies;
+use crate::sql::mysql::connection::{failed, write};
+use crate::sql::mysql::json::json_rows;
+use crate::sql::mysql::locks;
+use crate::sql::mysql::store::MySqlStore;
+use crate::sql::rows::{big, hex, ledger_ids, new_body_id, new_ledger_id, small, text, to_json};
+use crate::transition::ledger::LedgerRow;
+
+pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
+    (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
+    EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = ? AND folder = ?)";
+
+pub(in crate::sql::mysql) const KNOWN: &str = "SELECT id FROM postroom_ledger_mail
+    WHERE mailbox = ? AND folder = ? AND epoch = ? AND remote_key = ?";
+
+pub(in crate::sql::mysql) const UNKNOWN: &str = concat!(
+    "SELECT CAST(j.place AS SIGNED) FROM ",
+    json_rows!("?"; sought text ""),
+    " j WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_key)
+        WHERE m.mailbox = ? AND m.folder = ? AND m.epoch = ? AND m.remote_key = CAST(j.sought AS BINARY))
+    ORDER BY j.place"
+);
+
+/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
+pub(in crate::sql::mysql) const RENUMBERED: &str =
+    "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
+    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch <> ? AND size = ? ORDER BY number LIMIT 1
+    FOR UPDATE";
+
+pub(in crate::sql::mysql) const UNSETTLED: &str =
+    "SELECT id, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_telling)
+    WHERE mailbox = ? AND folder = ? AND epoch = ? AND telling_at <= ? ORDER BY number LIMIT ?";
+
+const MAIL: &str = "INSERT INTO postroom_ledger_mail
+    (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
+        message_id, sender, subject, attempts, settle_at, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)";
+
+/// A key that is there stays as it is. The parameters are mailbox, folder, epoch, time, rows.
+const SKIP: &str = concat!(
+    "INSERT INTO postroom_ledger_mail
+        (id, mailbox, folder, epoch, remote_key, size, stored_at, state, reasons, sender, subject, attempts)
+    SELECT UNHEX(j.given), ?, ?, ?, CAST(j.sought AS BINARY), 0, ?, 'ignored', '[\"baseline\"]', '', '', 0 FROM ",
+    json_rows!("?"; given id "[0]", sought text "[1]"),
+    " j ORDER BY j.place ON DUPLICATE KEY UPDATE size = postroom_ledger_mail.size"
+);
+
+pub(in crate::sql::mysql) const UNTOLD: &str = concat!(
+    "SELECT m.id FROM ",
+    json_rows!("?"; sought id ""),
+    " j STRAIGHT_JOIN postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_id) ON m.id = UNHEX(j.sought)
+    WHERE m.settled_at IS NULL FOR UPDATE"
+);
+
+pub(in crate::sql::mysql) const SETTLED: &str = concat!(
+    "UPDATE ",
+    json_rows!("?"; sought id ""),
+    " j STRAIGHT_JOIN postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_id) ON m.id = UNHEX(j.sought)
+    SET m.settled_at = ?"
+);
+
+const STAGE: &str = "store a received mail";
+
+/// How many keys one statement takes: at the longest they are 2 MB.
+const TOGETHER: usize = 2000;
+
+async fn insert(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<()> {
+    let body = match &mail.raw {
+        RawMail::Whole(content) => {
+            let id = new_body_id(now)?;
+            bodies::insert_all(tx, None, &[(id, content)]).await?;
+            id
+        }
+        RawMail::Staged(staged) => {
+            bodies::refer(tx, staged).await?;
+            staged.id
+        }
+    };
+    let place = &mail.place;
+    let inserted = sqlx::query(MAIL)
+        .bind(mail.id.uuid())
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_bytes())
+        .bind(i64::from(place.epoch))
+        .bind(mail.key.to_string().into_bytes())
+        .bind(mail.sha256.to_vec())
+        .bind(big(mail.size))
+        .bind(mail.arrived.map(Timestamp::as_millis))
+        .bind(now.as_millis())
+        .bind(mail.state.word())
+        .bind(mail.contract.as_ref().map(ContractId::as_str))
+        .bind(to_json(&mail.reasons)?)
+        .bind(mail.record.as_ref().map(RecordId::as_str))
+        .bind(mail.message_id.as_deref())
+        .bind(&mail.sender)
+        .bind(&mail.subject)
+        .bind(mail.settle_at.map(Timestamp::as_millis))
+        .bind(body.uuid())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    let number = big(inserted.last_insert_id());
+    if mail.state == State::Stored {
+        let row = LedgerRow {
+            state: mail.state,
+            contract: mail.contract.clone(),
+            reasons: mail.reasons.clone(),
+            attempts: 0,
+            due_at: now,
+            lease: None,
+            body: Some(body),
+        };
+        row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
+    }
+    let detail = mail.reasons.join(", ");
+    row::note(tx, [(mail.id, entry(now, "stored", Some(mail.state), detail))]).await
+}
+
+fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
+    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
+}
+
+async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<Stored> {
+    let place = &mail.place;
+    locks::intake(tx, place.mailbox).await?;
+    let known: Option<(Uuid,)> = sqlx::query_as(KNOWN)
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_bytes())
+        .bind(i64::from(place.epoch))
+        .bind(mail.key.to_string().into_bytes())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    if let Some((id,)) = known {
+        return Ok(Stored::Known(LedgerId::from_uuid(id)));
+    }
+    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_bytes())
+        .bind(mail.sha256.to_vec())
+        .bind(i64::from(place.epoch))
+        .bind(big(mail.size))
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    let Some((id, epoch, key)) = renumbered else {
+        insert(tx, now, mail).await?;
+        return Ok(Stored::New(mail.id));
+    };
+    let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
+    let update =
+        sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id);
+    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    let id = LedgerId::from_uuid(id);
+    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
+    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
+    Ok(Stored::Recognised(id))
+}
+
+async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+    const STAGE: &str = "record what a server was told";
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let untold = sqlx::query_as(UNTOLD).bind(ledger_ids(ids)?).fetch_all(&mut *tx).await;
+    let told: Vec<(Uuid,)> = untold.map_err(failed(STAGE))?;
+    let ids = ledger_ids(told.iter().map(|(id,)| LedgerId::from_uuid(*id)))?;
+    let update = sqlx::query(SETTLED).bind(ids).bind(now.as_millis());
+    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
+    row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
+}
+
+#[async_trait]
+impl LedgerIntake for MySqlStore {
+    async fn contact(&self, place: &Place) -> Result<Contact> {
+        const STAGE: &str = "look a place up";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+        let query = query.bind(i64::from(place.epoch)).bind(place.mailbox.number());
+        let row = query.bind(place.folder.as_bytes()).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (frontier, is_seen): (Option<i64>, bool) = read.finish(row).await?;
+        Ok(match frontier {
+            Some(frontier) => Contact::Known { frontier: small(frontier)? },
+            None if is_seen => Contact::Renumbered,
+            None => Contact::First,
+        })
+    }
+
+    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+        const STAGE: &str = "advance a frontier";
+        let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+            VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
+            frontier = GREATEST(frontier, VALUES(frontier)), seen_at = VALUES(seen_at)";
+        write!(self.connections, STAGE, |tx| {
+            let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+            let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
+            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+        })
+    }
+
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
+        const STAGE: &str = "find unknown mails";
+        let mut read = self.connections.read(STAGE).await?;
+        let mut unknown = Vec::new();
+        for keys in keys.chunks(TOGETHER) {
+            let query = sqlx::query_as(UNKNOWN).bind(to_json(keys)?).bind(place.mailbox.number());
+            let query = query.bind(place.folder.as_bytes()).bind(i64::from(place.epoch));
+            let rows: Vec<(i64,)> = match query.fetch_all(&mut *read).await.map_err(failed(STAGE)) {
+                Ok(rows) => rows,
+                Err(error) => return read.finish(Err(error)).await,
+            };
+            let key = |(place,): (i64,)| keys.get(usize::try_from(place - 1).ok()?).cloned();
+            unknown.extend(rows.into_iter().filter_map(key));
+        }
+        read.finish(Ok(unknown)).await
+    }
+
+    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+        const STAGE: &str = "record a baseline";
+        let row = |key: &RemoteKey| Ok(json!([hex(new_ledger_id(now)?.uuid()), key]));
+        let rows = keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        write!(self.connections, STAGE, |tx| {
+            locks::intake(tx, place.mailbox).await?;
+            for rows in rows.chunks(TOGETHER) {
+                let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+                let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(to_json(rows)?);
+                query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        write!(self.connections, STAGE, |tx| store_in(tx, now, mail).await)
+    }
+
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
+        const STAGE: &str = "find what a server is to be told";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(UNSETTLED).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+        let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        let rows: Vec<(Uuid, String)> = read.finish(rows).await?;
+        let mail =
+            |(id, key): (Uuid, String)| Ok(Unsettled { id: LedgerId::from_uuid(id), key: text(&key)? });
+        rows.into_iter().map(mail).collect()
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids).await)
+    }
+}
