@@ -56,7 +56,7 @@ async fn a_commit_that_rolls_back_is_an_error() {
 
 /// No foreign key leads from a piece to its content. Would miss a piece that is taken for stored, of a content that a sweep
 /// is about to remove.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_piece_that_comes_while_its_content_is_swept_away_is_refused() {
     let Some((store, _)) = store().await else { return };
     let (id, now) = (BodyId::from_uuid(id()), store.now());
@@ -64,20 +64,21 @@ async fn a_piece_that_comes_while_its_content_is_swept_away_is_refused() {
     let mut sweep = store.connections.write("sweep", "BEGIN").await.unwrap();
     let orphans = AssertSqlSafe(bodies::ORPHANS.replace("$1", "9223372036854775807"));
     sqlx::raw_sql(orphans).execute(&mut *sweep).await.unwrap();
-    let staging = tokio::spawn({
-        let store = store.clone();
-        async move { store.stage(now, id, 1, Bytes::from_static(b"y")).await }
-    });
     // The sweep goes on when the other waits for it.
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
         AND query LIKE 'INSERT INTO postroom_body_piece%'";
-    while number(&store, waits).await == 0 && !staging.is_finished() {
-        tokio::task::yield_now().await;
-    }
-    let removal = "DELETE FROM postroom_body_piece; DELETE FROM postroom_body";
-    sqlx::raw_sql(removal).execute(&mut *sweep).await.unwrap();
-    sweep.finish(Ok(())).await.unwrap();
-    assert_eq!(staging.await.unwrap().unwrap_err().kind(), &ErrorKind::NotFound);
+    let sweep = async {
+        for _ in 0..2000 {
+            if number(&store, waits).await > 0 {
+                break;
+            }
+        }
+        let removal = "DELETE FROM postroom_body_piece; DELETE FROM postroom_body";
+        sqlx::raw_sql(removal).execute(&mut *sweep).await.unwrap();
+        sweep.finish(Ok(())).await.unwrap();
+    };
+    let (staged, ()) = tokio::join!(store.stage(now, id, 1, Bytes::from_static(b"y")), sweep);
+    assert_eq!(staged.unwrap_err().kind(), &ErrorKind::NotFound);
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_body_piece").await, 0);
 }
 

@@ -99,9 +99,19 @@ struct Rows {
     expires_at: Vec<i64>,
     open: (Vec<&'static str>, Vec<i64>),
     events: (Vec<String>, Vec<Option<&'static str>>, Vec<String>),
-    recipients: (Vec<Uuid>, Vec<i64>, Vec<String>, Vec<&'static str>, Vec<&'static str>),
+    recipients: Recipients,
     pieces: (Vec<Uuid>, Vec<i64>, Vec<Vec<u8>>),
     keys: (Vec<String>, Vec<String>, Vec<Uuid>, Vec<String>),
+}
+
+/// The rows of recipients.
+#[derive(Default)]
+struct Recipients {
+    mails: Vec<Uuid>,
+    places: Vec<i64>,
+    addresses: Vec<String>,
+    roles: Vec<&'static str>,
+    states: Vec<&'static str>,
 }
 
 impl Rows {
@@ -135,11 +145,11 @@ impl Rows {
         self.events.1.push(entry.state.map(State::word));
         self.events.2.push(plain(&entry.detail).into_owned());
         for (place, one) in (0i64..).zip(&mail.recipients) {
-            self.recipients.0.push(id);
-            self.recipients.1.push(place);
-            self.recipients.2.push(one.address.to_string());
-            self.recipients.3.push(one.role.word());
-            self.recipients.4.push(state);
+            self.recipients.mails.push(id);
+            self.recipients.places.push(place);
+            self.recipients.addresses.push(one.address.to_string());
+            self.recipients.roles.push(one.role.word());
+            self.recipients.states.push(state);
         }
         for (number, piece) in (0i64..).zip(content.chunks(PIECE)) {
             self.pieces.0.push(body);
@@ -174,7 +184,7 @@ pub(super) async fn insert(
     let insert = insert.bind(rows.priorities).bind(rows.on_doubt).bind(rows.created_at).bind(rows.bodies);
     let insert = insert.bind(rows.sizes).bind(rows.expires_at).bind(rows.open.0).bind(rows.open.1);
     let insert = insert.bind(rows.events.0).bind(rows.events.1).bind(rows.events.2);
-    let (mails, places, addresses, roles, states) = rows.recipients;
+    let Recipients { mails, places, addresses, roles, states } = rows.recipients;
     let insert = insert.bind(mails).bind(places).bind(addresses).bind(roles).bind(states);
     let insert = insert.bind(rows.pieces.0).bind(rows.pieces.1).bind(rows.pieces.2);
     let insert = insert.bind(rows.keys.0).bind(rows.keys.1).bind(rows.keys.2).bind(rows.keys.3);

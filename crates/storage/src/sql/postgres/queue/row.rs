@@ -4,19 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postroom_core::id::{ClaimId, QueueId, WorkerId};
-use postroom_core::queue::State;
 use postroom_core::time::Timestamp;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row, Type};
 use uuid::Uuid;
 
+use super::changes::Changes;
 use crate::error::Result;
 use crate::queue::TimelineEntry;
 use crate::sql::postgres::connection::failed;
 use crate::sql::postgres::events::drawn_behind;
 use crate::sql::postgres::lanes::Line;
 use crate::sql::postgres::locks;
-use crate::sql::postgres::plain::plain;
 use crate::sql::rows::{small, text, time};
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
@@ -93,11 +92,11 @@ pub(super) struct Edit {
     /// The recipients' addresses, by place.
     pub(super) addresses: Vec<String>,
     pub(super) frozen: Frozen,
-    before: QueueRow,
+    pub(super) before: QueueRow,
     outbox: i64,
     contract: String,
     priority: i64,
-    log: Vec<TimelineEntry>,
+    pub(super) log: Vec<TimelineEntry>,
 }
 
 impl Edit {
@@ -229,81 +228,6 @@ pub(super) async fn load(tx: &mut PgConnection, ids: impl IntoIterator<Item = Qu
     read(tx, locked, Vec::new()).await
 }
 
-/// What a statement writes, column by column.
-#[derive(Default)]
-struct Changes {
-    recipients: (Vec<Uuid>, Vec<i64>, Vec<&'static str>, Vec<Option<Uuid>>),
-    open: (Vec<Uuid>, Vec<&'static str>, Vec<i64>, Vec<i64>, Vec<i64>),
-    leases: (Vec<Option<Uuid>>, Vec<Option<Uuid>>, Vec<Option<i64>>),
-    finished: (Vec<Uuid>, Vec<&'static str>, Vec<i64>, Vec<i64>, Vec<Option<i64>>),
-    events: Entries,
-}
-
-impl Changes {
-    fn add(&mut self, edit: &Edit) {
-        let (id, row) = (edit.id.uuid(), &edit.row);
-        for entry in &edit.log {
-            self.events.add(id, entry);
-        }
-        if *row == edit.before {
-            return;
-        }
-        let places = (0i64..).zip(row.recipients.iter().zip(&edit.before.recipients));
-        for (place, (now, _)) in places.filter(|(_, (now, before))| now != before) {
-            let (mails, places, states, doubts) = &mut self.recipients;
-            mails.push(id);
-            places.push(place);
-            states.push(now.state.word());
-            doubts.push(now.doubted_by.map(ClaimId::uuid));
-        }
-        let (state, attempts) = (row.state().word(), i64::from(row.attempts));
-        if row.is_finished() {
-            let (mails, states, spent, expiries, at) = &mut self.finished;
-            mails.push(id);
-            states.push(state);
-            spent.push(attempts);
-            expiries.push(row.expires_at.as_millis());
-            at.push(edit.log.last().map(|entry| entry.at.as_millis()));
-            return;
-        }
-        let (mails, states, due, expiries, spent) = &mut self.open;
-        mails.push(id);
-        states.push(state);
-        due.push(row.due_at.as_millis());
-        expiries.push(row.expires_at.as_millis());
-        spent.push(attempts);
-        let (claims, workers, untils) = &mut self.leases;
-        claims.push(row.lease.map(|lease| lease.claim.uuid()));
-        workers.push(row.lease.map(|lease| lease.worker.uuid()));
-        untils.push(row.lease.map(|lease| lease.until.as_millis()));
-    }
-}
-
-/// Entries of timelines, column by column.
-#[derive(Default)]
-struct Entries {
-    mails: Vec<Uuid>,
-    at: Vec<i64>,
-    recipients: Vec<Option<i64>>,
-    what: Vec<String>,
-    states: Vec<Option<&'static str>>,
-    details: Vec<String>,
-    actors: Vec<Option<String>>,
-}
-
-impl Entries {
-    fn add(&mut self, mail: Uuid, entry: &TimelineEntry) {
-        let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
-        self.mails.push(mail);
-        self.at.push(at.as_millis());
-        self.recipients.push(recipient.map(i64::from));
-        self.what.push(what.clone());
-        self.states.push(state.map(State::word));
-        self.details.push(plain(detail).into_owned());
-        self.actors.push(actor.as_ref().map(|actor| actor.as_str().to_owned()));
-    }
-}
-
 /// Writes what changed. What did not change is not written.
 pub(super) async fn save(tx: &mut PgConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
     save_served(tx, edits, Vec::new()).await
@@ -328,8 +252,8 @@ pub(super) async fn save_served(
             contracts.insert(edit.contract);
         }
     }
-    let Changes { recipients, open, leases, finished, events } = changes;
-    if open.0.is_empty() && finished.0.is_empty() && events.mails.is_empty() {
+    let Changes { recipients, open, finished, events } = changes;
+    if open.mails.is_empty() && finished.mails.is_empty() && events.mails.is_empty() {
         return Ok(());
     }
     if !reopened.is_empty() {
@@ -346,10 +270,11 @@ pub(super) async fn save_served(
         bells.2.push(priority);
         bells.3.push(at);
     }
-    let save = sqlx::query(SAVE).bind(recipients.0).bind(recipients.1).bind(recipients.2).bind(recipients.3);
-    let save = save.bind(open.0).bind(open.1).bind(open.2).bind(open.3).bind(open.4);
-    let save = save.bind(leases.0).bind(leases.1).bind(leases.2);
-    let save = save.bind(finished.0).bind(finished.1).bind(finished.2).bind(finished.3).bind(finished.4);
+    let save = sqlx::query(SAVE).bind(recipients.mails).bind(recipients.places).bind(recipients.states);
+    let save = save.bind(recipients.doubted_by).bind(open.mails).bind(open.states).bind(open.due_at);
+    let save = save.bind(open.expires_at).bind(open.attempts).bind(open.claims).bind(open.workers);
+    let save = save.bind(open.lease_until).bind(finished.mails).bind(finished.states).bind(finished.attempts);
+    let save = save.bind(finished.expires_at).bind(finished.at);
     let save = save.bind(events.mails).bind(events.at).bind(events.recipients).bind(events.what);
     let save = save.bind(events.states).bind(events.details).bind(events.actors);
     let save = save.bind(bells.0).bind(bells.1).bind(bells.2).bind(bells.3);
