@@ -11,9 +11,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::answers::Answers;
 pub(super) use super::failed::failed;
 use super::failed::unavailable;
-use super::lanes::Answers;
 use crate::clock::SampledClock;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -4,11 +4,12 @@
 //! answers the bells first. A bell that is seen was committed with what it is about, so no due mail stays unseen; and nobody waits
 //! for a transaction of a host, which only adds bells.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use postroom_core::id::MailboxId;
 use sqlx::postgres::PgConnection;
 
+use super::answers::Answers;
 use super::connection::{Connections, failed, write};
 use crate::error::Result;
 
@@ -121,15 +122,6 @@ pub(super) async fn ring_lines(tx: &mut PgConnection, lines: &[Line]) -> Result<
     let ranks: Vec<i64> = lines.iter().map(|(.., rank)| *rank).collect();
     let query = sqlx::query(sql).bind(outboxes).bind(contracts).bind(ranks);
     query.execute(tx).await.map(drop).map_err(failed("ring a bell"))
-}
-
-/// How often the bells were answered. What asks while others wait for an answer waits for the next one with them.
-#[derive(Debug, Default)]
-pub(super) struct Answers {
-    /// How many were begun.
-    begun: AtomicU64,
-    /// The last that was given, and whether there were bells; held while one is.
-    given: tokio::sync::Mutex<(u64, bool)>,
 }
 
 /// Brings every line and lane up to date with what is committed.

@@ -1,13 +1,13 @@
 //! What changes of mails, as the columns that a statement writes: an array for each, with an entry for each row. The statement is in
 //! `row`.
 
-use postroom_core::id::ClaimId;
+use postroom_core::id::{ClaimId, QueueId};
 use postroom_core::queue::State;
 use uuid::Uuid;
 
-use super::row::Edit;
 use crate::queue::TimelineEntry;
 use crate::sql::postgres::plain::plain;
+use crate::transition::queue::QueueRow;
 
 /// All that is written of changed mails.
 #[derive(Default)]
@@ -52,15 +52,15 @@ pub(super) struct Finished {
 
 impl Changes {
     /// Adds what changed of a mail. What did not change is not written.
-    pub(super) fn add(&mut self, edit: &Edit) {
-        let (id, row) = (edit.id.uuid(), &edit.row);
-        for entry in &edit.log {
+    pub(super) fn add(&mut self, id: QueueId, row: &QueueRow, before: &QueueRow, log: &[TimelineEntry]) {
+        let id = id.uuid();
+        for entry in log {
             self.events.add(id, entry);
         }
-        if *row == edit.before {
+        if row == before {
             return;
         }
-        let places = (0i64..).zip(row.recipients.iter().zip(&edit.before.recipients));
+        let places = (0i64..).zip(row.recipients.iter().zip(&before.recipients));
         for (place, (now, _)) in places.filter(|(_, (now, before))| now != before) {
             self.recipients.mails.push(id);
             self.recipients.places.push(place);
@@ -74,7 +74,7 @@ impl Changes {
             self.finished.states.push(state);
             self.finished.attempts.push(attempts);
             self.finished.expires_at.push(expires_at);
-            self.finished.at.push(edit.log.last().map(|entry| entry.at.as_millis()));
+            self.finished.at.push(log.last().map(|entry| entry.at.as_millis()));
             return;
         }
         self.open.mails.push(id);

@@ -92,11 +92,11 @@ pub(super) struct Edit {
     /// The recipients' addresses, by place.
     pub(super) addresses: Vec<String>,
     pub(super) frozen: Frozen,
-    pub(super) before: QueueRow,
+    before: QueueRow,
     outbox: i64,
     contract: String,
     priority: i64,
-    pub(super) log: Vec<TimelineEntry>,
+    log: Vec<TimelineEntry>,
 }
 
 impl Edit {
@@ -242,7 +242,7 @@ pub(super) async fn save_served(
     let (mut lines, mut contracts, mut reopened) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let mut changes = Changes::default();
     for edit in edits {
-        changes.add(&edit);
+        changes.add(edit.id, &edit.row, &edit.before, &edit.log);
         // A mark or an acceptance changes nothing of when the outbox has work.
         if due(&edit.row) != due(&edit.before) {
             lines.insert(edit.line());
