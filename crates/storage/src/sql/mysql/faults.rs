@@ -274,6 +274,23 @@ async fn several_openings_of_a_new_schema_migrate_it_once() {
     }
 }
 
+/// Would miss two that change the same tables at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_migrates_waits_for_another_who_does() {
+    // With nothing left to do, an opening that did not wait would be over at once.
+    let Some((_, url)) = store().await else { return };
+    let mut other = host(&url).await;
+    let lock = "SELECT GET_LOCK(CONCAT('postroom/migrate/', SHA1(DATABASE())), 0)";
+    say(&mut other, lock, "lock").await.unwrap();
+    let mut opening = std::pin::pin!(MySqlStore::open(&url));
+    tokio::select! {
+        opened = &mut opening => panic!("{opened:?}"),
+        () = tokio::time::sleep(Duration::from_millis(300)) => {}
+    }
+    other.close().await.unwrap();
+    opening.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_closed_store_refuses_to_work() {
     let Some((store, _)) = store().await else { return };

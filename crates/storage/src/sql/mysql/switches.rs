@@ -58,7 +58,12 @@ fn columns(scope: &Scope) -> (&'static str, String) {
 pub(super) const PAUSE: &str = "UPDATE postroom_queue_open FORCE INDEX (postroom_queue_open_contract)
     SET paused = ? WHERE contract = ? ORDER BY mail";
 
-async fn set_switch_in(tx: &mut MySqlConnection, change: &Change, scope: &Scope, to: Switch) -> Result<()> {
+pub(super) async fn set_switch_in(
+    tx: &mut MySqlConnection,
+    change: &Change,
+    scope: &Scope,
+    to: Switch,
+) -> Result<()> {
     const STAGE: &str = "set a switch";
     let (word, subject) = columns(scope);
     locks::registry(tx).await?;

@@ -75,8 +75,18 @@ async fn a_refused_mail_leaves_the_transaction_as_it_was() {
     ticket(&mut tx, &good).await;
     let error = enqueue(&store, &mut tx, &stale).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::StaleDecision);
+    // One that the database refuses, behind the row of its key. Would miss a key without a mail.
+    let mut illegal = prepared(store.now(), &outbox);
+    illegal.message_id = (0..400).map(|_| id().simple().to_string()).collect();
+    let print = Submission::text(illegal.contract.clone(), "faults", "x")
+        .with_to(Address::parse("a@b.example").unwrap());
+    illegal.idempotency = Some((IdempotencyKey::parse("ticket 1").unwrap(), print.fingerprint()));
+    let error = enqueue(&store, &mut tx, &illegal).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unreadable);
     enqueue(&store, &mut tx, &good).await.unwrap();
     tx.commit().await.unwrap();
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_key").await, 0);
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_body").await, 1);
     assert_eq!((number(&store, MAILS).await, number(&store, TICKETS).await), (1, 1));
     assert_eq!(number(&store, "SELECT CAST(sum(submitted) AS SIGNED) FROM postroom_queue_tally").await, 1);
 }
@@ -283,6 +293,32 @@ async fn a_pause_meets_the_mail_of_a_transaction_that_is_still_open() {
     paused.unwrap();
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_open WHERE paused").await, 1);
     check_whole(&store).await;
+}
+
+/// The other way round. Would miss a mail that is sent though its contract was paused: it does not see the pause that is about to be
+/// committed, and the pause did not see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_waits_for_a_pause_that_is_not_yet_committed() {
+    let Some((store, url)) = store().await else { return };
+    let outbox = registered(&store).await;
+    let mail = prepared(store.now(), &outbox);
+    let (change, scope) = (change(store.now()), Scope::Contract(mail.contract.clone()));
+    let mut pausing = store.connections.write("pause").await.unwrap();
+    let paused = crate::sql::mysql::switches::set_switch_in(&mut pausing, &change, &scope, Switch::Paused);
+    paused.await.unwrap();
+    let mut host = host(&url).await;
+    let mut tx = host.begin().await.unwrap();
+    let mut submitting = std::pin::pin!(async {
+        enqueue(&store, &mut tx, &mail).await.unwrap();
+        tx.commit().await.unwrap();
+    });
+    tokio::select! {
+        () = &mut submitting => panic!("it saw no pause"),
+        () = tokio::time::sleep(Duration::from_millis(300)) => {}
+    }
+    pausing.finish(Ok(())).await.unwrap();
+    submitting.await;
+    assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_open WHERE paused").await, 1);
 }
 
 /// Would miss a mail whose lane was brought up to date by somebody who did not see it yet, and submissions of others that wait for

@@ -1,6 +1,6 @@
-//! Claims of mails: which are due at an outbox, in turn, and what their worker gets.
+//! Claims of mails: which are due at an outbox, in turn, and what their worker gets. Those of one outbox that come together are one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId};
@@ -32,13 +32,13 @@ macro_rules! first_mail {
 }
 pub(super) use first_mail;
 
-/// Whether an outbox may be tried, and whether it has limits. It is asked of the tables that its lane follows from: the lane may not
-/// have followed yet.
+/// Whether an outbox may be tried, by whom alone while it rests after a failure, and whether it has limits. It is asked of the tables
+/// that its lane follows from: the lane may not have followed yet.
 pub(in crate::sql::mysql) const OPEN_OUTBOX: &str =
-    "SELECT d.limited FROM postroom_mailbox m JOIN postroom_queue_lane d ON d.outbox = m.id
+    "SELECT d.limited, COALESCE(h.next_attempt > ?, FALSE), h.prober
+    FROM postroom_mailbox m JOIN postroom_queue_lane d ON d.outbox = m.id
     LEFT JOIN postroom_health h ON h.mailbox = m.id
     WHERE m.id = ? AND m.kind = 'outbox' AND m.status = 'active' AND NOT COALESCE(h.suspended, FALSE)
-        AND (h.next_attempt IS NULL OR h.next_attempt <= ? OR h.prober = ?)
         AND (d.spent_until IS NULL OR d.spent_until <= ?)
         AND NOT EXISTS (SELECT 1 FROM postroom_pause p WHERE p.scope = 'outbox' AND p.subject = CAST(m.id AS CHAR))
         AND NOT EXISTS (SELECT 1 FROM postroom_pause p WHERE p.scope = 'system' AND p.subject = '')";
@@ -68,116 +68,142 @@ pub(in crate::sql::mysql) const FROZEN: &str = concat!(
 /// What is frozen of a mail: id, contract, sender, return path, body, size, and the content where that is one piece.
 type Frozen = (Uuid, String, String, Option<String>, Option<Uuid>, i64, Option<Vec<u8>>);
 
-/// What was claimed so far, and what of the outbox's budget is left for more.
-#[derive(Default)]
-struct Claiming {
-    claimed: Vec<Claimed>,
-    /// What else the transaction changes: it is written with the first mails that are claimed.
-    changed: Vec<Edit>,
+/// Claims of one outbox that come together, and what of its budget is left for more.
+struct Claiming<'a> {
+    outbox: MailboxId,
+    /// Who claims, by the place of the order, and how many more mails each gets.
+    askers: Vec<(usize, &'a ClaimOrder, u32)>,
+    claimed: Vec<(usize, Claimed)>,
     account: Option<Account>,
     /// What the next mail waits for.
     waits: Option<Wait>,
 }
 
-/// Claims due mails of an outbox, what the transaction has changed before being written with them where there are some, as far as its budget goes: each line of the highest priority has its turn, and another, until
-/// there are enough.
-pub(super) async fn claim_in(
+/// Claims due mails of each outbox, as far as its budget goes: each line of the highest priority has its turn, and another, until
+/// there are enough. What the transaction has changed before is written with the first of them. Gives what each order got.
+pub(super) async fn claim_all(
     tx: &mut MySqlConnection,
     now: Timestamp,
-    order: ClaimOrder,
+    orders: &[ClaimOrder],
     changed: &mut Vec<Edit>,
-) -> Result<Vec<Claimed>> {
-    let mut all = Claiming { changed: std::mem::take(changed), ..Claiming::default() };
-    let mut left = order.limit;
-    while left > 0 && all.waits.is_none() {
-        let Some((mails, limited)) = due(tx, now, order, left).await? else { break };
-        if limited && all.account.is_none() {
-            all.account = budgets::held(tx, order.outbox).await?;
+) -> Result<Vec<Vec<Claimed>>> {
+    let mut answers: Vec<Vec<Claimed>> = orders.iter().map(|_| Vec::new()).collect();
+    let outboxes: BTreeSet<MailboxId> = orders.iter().map(|order| order.outbox).collect();
+    for outbox in outboxes {
+        let askers = orders.iter().enumerate().filter(|(_, order)| order.outbox == outbox);
+        let askers = askers.map(|(place, order)| (place, order, order.limit)).collect();
+        let mut all = Claiming { outbox, askers, claimed: Vec::new(), account: None, waits: None };
+        all.claim(tx, now, changed).await?;
+        if let Some(account) = all.account {
+            // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
+            let waits = all.waits.or_else(|| account.budget.wait(account.limits, now, 1));
+            account.save(tx, waits).await?;
         }
-        left = left.saturating_sub(u32::try_from(mails.len()).unwrap_or(u32::MAX));
-        take(tx, now, order, mails, &mut all).await?;
+        for (place, mail) in all.claimed {
+            answers.get_mut(place).ok_or_else(unreadable)?.push(mail);
+        }
     }
-    let Claiming { claimed, account, waits, changed: left } = all;
-    *changed = left;
-    if let Some(account) = account {
-        // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
-        let waits = waits.or_else(|| account.budget.wait(account.limits, now, 1));
-        account.save(tx, waits).await?;
-    }
-    Ok(claimed)
+    Ok(answers)
 }
 
-/// Locks the next mails of the lines of the highest priority that has some, in turn: the first of each, the second of each, and so on.
-/// Gives with them whether the outbox has limits; none when there is nothing to claim.
-async fn due(
-    tx: &mut MySqlConnection,
-    now: Timestamp,
-    ClaimOrder { outbox, worker, .. }: ClaimOrder,
-    most: u32,
-) -> Result<Option<(Vec<Uuid>, bool)>> {
-    let (outbox, now) = (outbox.number(), now.as_millis());
-    let open = sqlx::query_as(OPEN_OUTBOX).bind(outbox).bind(now).bind(worker.uuid()).bind(now);
-    let open: Option<(bool,)> = open.fetch_optional(&mut *tx).await.map_err(failed(CLAIM))?;
-    let Some((limited,)) = open else { return Ok(None) };
-    for rank in 0..3i64 {
-        let lines = sqlx::query_as(DUE_LINES).bind(outbox).bind(rank).bind(now).bind(now).bind(now);
-        let lines = lines.bind(i64::from(most)).fetch_all(&mut *tx).await;
-        let lines: Vec<(String,)> = lines.map_err(failed(CLAIM))?;
-        if lines.is_empty() {
-            continue;
-        }
-        let each = u32::try_from(lines.len()).map_or(1, |lines| most.div_ceil(lines));
-        let mut turns: Vec<(usize, Uuid)> = Vec::new();
-        for (contract,) in lines {
-            let mails = sqlx::query_as(DUE_MAILS).bind(outbox).bind(rank).bind(contract).bind(now).bind(now);
-            let mails = mails.bind(i64::from(each)).fetch_all(&mut *tx).await;
-            let mails: Vec<(Uuid,)> = mails.map_err(failed(CLAIM))?;
-            turns.extend(mails.into_iter().map(|(id,)| id).enumerate());
-        }
-        // Stable: within a turn the lines stay in their order.
-        turns.sort_by_key(|(turn, _)| *turn);
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let mails: Vec<Uuid> = turns.into_iter().map(|(_, id)| id).take(most).collect();
-        return Ok((!mails.is_empty()).then_some((mails, limited)));
+impl Claiming<'_> {
+    fn left(&self) -> u32 {
+        self.askers.iter().fold(0, |left, (.., more)| left.saturating_add(*more))
     }
-    Ok(None)
-}
 
-async fn take(
-    tx: &mut MySqlConnection,
-    now: Timestamp,
-    ClaimOrder { outbox, worker, until, .. }: ClaimOrder,
-    ids: Vec<Uuid>,
-    all: &mut Claiming,
-) -> Result<()> {
-    let mut edits = load(tx, ids.iter().map(|id| QueueId::from_uuid(*id))).await?;
-    let order: BTreeMap<Uuid, usize> = ids.iter().copied().zip(0..).collect();
-    let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids.into_iter().map(QueueId::from_uuid))?);
-    let mut frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
-    frozen.sort_by_key(|(id, ..)| order.get(id).copied());
-    let mut served: Vec<Line> = Vec::new();
-    for frozen in frozen {
-        let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
-        if let Some(account) = &mut all.account
-            && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
-        {
-            all.waits = Some(wait);
-            break;
+    async fn claim(
+        &mut self,
+        tx: &mut MySqlConnection,
+        now: Timestamp,
+        changed: &mut Vec<Edit>,
+    ) -> Result<()> {
+        let query = sqlx::query_as(OPEN_OUTBOX).bind(now.as_millis()).bind(self.outbox.number());
+        let open = query.bind(now.as_millis()).fetch_optional(&mut *tx).await.map_err(failed(CLAIM))?;
+        let Some((limited, rests, prober)): Option<(bool, bool, Option<Uuid>)> = open else { return Ok(()) };
+        if rests {
+            // Only who tries it gets something.
+            self.askers.retain(|(_, order, _)| Some(order.worker.uuid()) == prober);
         }
-        let lease = Lease { claim: new_claim(now)?, worker, until };
-        let (places, entry) = edit.row.claim(now, lease);
-        edit.note([entry]);
-        // A line goes behind all others with the last of its mails.
-        let line = edit.line();
-        served.retain(|other| *other != line);
-        served.push(line);
-        match read_claimed(edit, frozen, outbox, lease.claim, &places) {
-            Ok(mail) => all.claimed.push(mail),
-            Err(_) => bury(edit, now, lease.claim, &places),
+        while self.left() > 0 && self.waits.is_none() {
+            let mails = self.due(tx, now).await?;
+            if mails.is_empty() {
+                return Ok(());
+            }
+            if limited && self.account.is_none() {
+                self.account = budgets::held(tx, self.outbox).await?;
+            }
+            self.take(tx, now, mails, changed).await?;
         }
+        Ok(())
     }
-    save_served(tx, std::mem::take(&mut all.changed).into_iter().chain(edits.into_values()), &served, now)
-        .await
+
+    /// Locks the next mails of the lines of the highest priority that has some, in turn: the first of each, the second of each, and so
+    /// on.
+    async fn due(&self, tx: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Uuid>> {
+        let (outbox, now, most) = (self.outbox.number(), now.as_millis(), self.left());
+        for rank in 0..3i64 {
+            let lines = sqlx::query_as(DUE_LINES).bind(outbox).bind(rank).bind(now).bind(now).bind(now);
+            let lines = lines.bind(i64::from(most)).fetch_all(&mut *tx).await;
+            let lines: Vec<(String,)> = lines.map_err(failed(CLAIM))?;
+            if lines.is_empty() {
+                continue;
+            }
+            let each = u32::try_from(lines.len()).map_or(1, |lines| most.div_ceil(lines));
+            let mut turns: Vec<(usize, Uuid)> = Vec::new();
+            for (contract,) in lines {
+                let mails = sqlx::query_as(DUE_MAILS).bind(outbox).bind(rank).bind(contract).bind(now);
+                let mails = mails.bind(now).bind(i64::from(each)).fetch_all(&mut *tx).await;
+                let mails: Vec<(Uuid,)> = mails.map_err(failed(CLAIM))?;
+                turns.extend(mails.into_iter().map(|(id,)| id).enumerate());
+            }
+            // Stable: within a turn the lines stay in their order.
+            turns.sort_by_key(|(turn, _)| *turn);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            return Ok(turns.into_iter().map(|(_, id)| id).take(most).collect());
+        }
+        Ok(Vec::new())
+    }
+
+    async fn take(
+        &mut self,
+        tx: &mut MySqlConnection,
+        now: Timestamp,
+        ids: Vec<Uuid>,
+        changed: &mut Vec<Edit>,
+    ) -> Result<()> {
+        let order: BTreeMap<Uuid, usize> = ids.iter().copied().zip(0..).collect();
+        let mut edits = load(tx, ids.iter().map(|id| QueueId::from_uuid(*id))).await?;
+        let frozen = sqlx::query_as(FROZEN).bind(queue_ids(ids.into_iter().map(QueueId::from_uuid))?);
+        let mut frozen: Vec<Frozen> = frozen.fetch_all(&mut *tx).await.map_err(failed(CLAIM))?;
+        frozen.sort_by_key(|(id, ..)| order.get(id).copied());
+        let mut served: Vec<Line> = Vec::new();
+        for frozen in frozen {
+            let edit = edits.get_mut(&QueueId::from_uuid(frozen.0)).ok_or_else(unreadable)?;
+            let Some((place, order, more)) = self.askers.iter_mut().find(|(.., more)| *more > 0) else {
+                break;
+            };
+            if let Some(account) = &mut self.account
+                && let Err(wait) = account.budget.take(account.limits, now, edit.row.queued())
+            {
+                self.waits = Some(wait);
+                break;
+            }
+            *more -= 1;
+            let lease = Lease { claim: new_claim(now)?, worker: order.worker, until: order.until };
+            let (places, entry) = edit.row.claim(now, lease);
+            edit.note([entry]);
+            // A line goes behind all others with the last of its mails.
+            let line = edit.line();
+            served.retain(|other| *other != line);
+            served.push(line);
+            match read_claimed(edit, frozen, self.outbox, lease.claim, &places) {
+                Ok(mail) => self.claimed.push((*place, mail)),
+                Err(_) => bury(edit, now, lease.claim, &places),
+            }
+        }
+        let edits = std::mem::take(changed).into_iter().chain(edits.into_values());
+        save_served(tx, edits, &served, now).await
+    }
 }
 
 /// A mail as its worker gets it.

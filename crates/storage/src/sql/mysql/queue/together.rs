@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::mysql::MySqlConnection;
 
-use super::claim::claim_in;
+use super::claim::claim_all;
 use super::intake::put_all;
 use super::row::{load, save};
 use super::work::settle_and_mark;
@@ -31,9 +31,7 @@ async fn transact_in(tx: &mut MySqlConnection, work: &Work<'_>) -> Result<Done> 
         done.settled = settled.into_iter().map(|(_, settled)| settled).collect();
         changed.extend(edits.into_values());
     }
-    for order in &work.claims {
-        done.claimed.push(claim_in(tx, work.now, *order, &mut changed).await?);
-    }
+    done.claimed = claim_all(tx, work.now, &work.claims, &mut changed).await?;
     save(tx, changed).await?;
     Ok(done)
 }
