@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use postroom_core::id::{Actor, ClaimId};
+use postroom_core::id::{Actor, ClaimId, QueueId};
 use postroom_core::message::OnDoubt;
 use postroom_core::queue::{Event, Prepared, State};
 use postroom_core::time::Timestamp;
@@ -125,6 +125,24 @@ impl QueueRow {
         self.lease = Some(lease);
         let detail = format!("attempt {}", self.attempts.saturating_add(1));
         (claimed, TimelineEntry { detail, ..entry(now, None, Event::Claim.word(), Some(State::Claimed)) })
+    }
+
+    /// Ends a claimed mail whose row can't be read, so that it alone fails and not every claim of its outbox.
+    pub fn bury(
+        &mut self,
+        now: Timestamp,
+        id: QueueId,
+        claim: ClaimId,
+        places: &[u32],
+    ) -> Vec<TimelineEntry> {
+        let detail = "its row can't be read: it is damaged, or of a newer release".to_owned();
+        let result = |recipient: &u32| RecipientResult {
+            recipient: *recipient,
+            event: Event::Die,
+            detail: detail.clone(),
+        };
+        let results = places.iter().map(result).collect();
+        self.settle(now, &Settlement { id, claim, results, due_at: now, attempt: Attempt::Spent }).1
     }
 
     /// Marks all recipients of a claim that is live at `now`; none for a claim that is not. Marking again what is

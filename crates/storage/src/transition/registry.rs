@@ -1,6 +1,8 @@
 //! What changes in the registry's rows: links that move to a replacement, the health after a sign, and whether a decision
 //! still stands.
 
+use std::time::Duration;
+
 use postroom_core::contract::{Contract, ContractOutbox};
 use postroom_core::id::{MailboxId, Revision, StepKey};
 use postroom_core::mailbox::{Kind, Mailbox, MailboxDraft, MailboxSettings, SettingsDraft, Status};
@@ -71,6 +73,14 @@ pub fn health_after(before: Health, now: Timestamp, sign: &Sign) -> Health {
         Sign::Failure { error, wait } => Health { next_attempt: Some(now + *wait), ..failed(error) },
         Sign::Suspended { error } => Health { next_attempt: None, suspended: true, ..failed(error) },
     }
+}
+
+/// Whether one more success would say nothing new: a commit for each mail that is sent would be one too many.
+#[must_use]
+pub fn is_fresh(health: &Health, now: Timestamp) -> bool {
+    let since = health.last_success.map(|at| now.since(at));
+    let is_well = health.failures == 0 && !health.suspended && health.next_attempt.is_none();
+    is_well && since.is_some_and(|since| since < Duration::from_secs(60))
 }
 
 /// The health after a person mended it: only the last success is remembered.

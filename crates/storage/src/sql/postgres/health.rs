@@ -1,7 +1,5 @@
 //! How mailboxes do, and the sealed values of postroom's own.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::time::Timestamp;
@@ -15,7 +13,7 @@ use crate::error::Result;
 use crate::keyring::{Binding, Sealed};
 use crate::registry::{Health, HealthBook, Sign, Vault};
 use crate::sql::rows::{small, time};
-use crate::transition::registry::{health_after, health_cleared, health_event};
+use crate::transition::registry::{health_after, health_cleared, health_event, is_fresh};
 
 type Columns = (i64, Option<i64>, i64, Option<String>, Option<i64>, Option<i64>, bool);
 
@@ -77,13 +75,6 @@ async fn put(tx: &mut PgConnection, now: Timestamp, before: &Health, health: &He
         events::note_mailbox(tx, now, health.mailbox, (what, &detail)).await?;
     }
     lanes::ring(tx, [health.mailbox]).await
-}
-
-/// Whether one more success would say nothing new: a commit for each mail that is sent would be one too many.
-fn is_fresh(health: &Health, now: Timestamp) -> bool {
-    let since = health.last_success.map(|at| now.since(at));
-    let is_well = health.failures == 0 && !health.suspended && health.next_attempt.is_none();
-    is_well && since.is_some_and(|since| since < Duration::from_secs(60))
 }
 
 #[async_trait]

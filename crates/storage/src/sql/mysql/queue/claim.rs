@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId};
-use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
 use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
 
 use super::row::{Edit, load, save_served};
 use crate::error::Result;
-use crate::queue::{Attempt, Claimed, RecipientResult, Settlement};
+use crate::queue::Claimed;
 use crate::sql::combine::ClaimOrder;
 use crate::sql::mysql::budgets::{self, Account};
 use crate::sql::mysql::connection::failed;
@@ -198,7 +197,10 @@ impl Claiming<'_> {
             served.push(line);
             match read_claimed(edit, frozen, self.outbox, lease.claim, &places) {
                 Ok(mail) => self.claimed.push((*place, mail)),
-                Err(_) => bury(edit, now, lease.claim, &places),
+                Err(_) => {
+                    let entries = edit.row.bury(now, edit.id, lease.claim, &places);
+                    edit.note(entries);
+                }
             }
         }
         let edits = std::mem::take(changed).into_iter().chain(edits.into_values());
@@ -234,18 +236,4 @@ fn read_claimed(
         expires_at: edit.row.expires_at,
         on_doubt: edit.row.on_doubt,
     })
-}
-
-/// Ends a mail whose row can't be read, so that it alone fails and not every claim of its outbox.
-fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
-    let detail = "its row can't be read: it is damaged, or of a newer release".to_owned();
-    let result = |recipient: &u32| RecipientResult {
-        recipient: *recipient,
-        event: Event::Die,
-        detail: detail.clone(),
-    };
-    let results = places.iter().map(result).collect();
-    let settlement = Settlement { id: edit.id, claim, results, due_at: now, attempt: Attempt::Spent };
-    let (_, entries) = edit.row.settle(now, &settlement);
-    edit.note(entries);
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use postroom_core::budget::Wait;
 use postroom_core::id::{BodyId, ClaimId, MailboxId, QueueId, WorkerId};
-use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
@@ -13,7 +12,7 @@ use uuid::Uuid;
 use super::row::{Edit, Served, load, save, save_served};
 use crate::bodies::PIECE;
 use crate::error::Result;
-use crate::queue::{Attempt, ClaimMark, Claimed, QueueWork, RecipientResult, Settled, Settlement, Sweep};
+use crate::queue::{ClaimMark, Claimed, QueueWork, Settled, Settlement, Sweep};
 use crate::sql::combine::ClaimOrder;
 use crate::sql::rows::{from_json, hex, new_claim, optional, small, text, time, to_json, unhex, unreadable};
 use crate::sql::sqlite::budgets::{self, Account};
@@ -267,7 +266,10 @@ impl Claiming<'_> {
             served.push((line, before + 1));
             match read_claimed(edit, self.outbox, lease.claim, &places) {
                 Ok(mail) => self.claimed.push((order, mail)),
-                Err(_) => bury(edit, now, lease.claim, &places),
+                Err(_) => {
+                    let entries = edit.row.bury(now, edit.id, lease.claim, &places);
+                    edit.note(entries);
+                }
             }
         }
         let mut turns = 0;
@@ -303,20 +305,6 @@ fn read_claimed(edit: &Edit, outbox: MailboxId, claim: ClaimId, places: &[u32]) 
         expires_at: edit.row.expires_at,
         on_doubt: edit.row.on_doubt,
     })
-}
-
-/// Ends a mail whose row can't be read, so that it alone fails and not every claim of its outbox.
-fn bury(edit: &mut Edit, now: Timestamp, claim: ClaimId, places: &[u32]) {
-    let detail = "its row can't be read: it is damaged, or of a newer release".to_owned();
-    let result = |recipient: &u32| RecipientResult {
-        recipient: *recipient,
-        event: Event::Die,
-        detail: detail.clone(),
-    };
-    let results = places.iter().map(result).collect();
-    let settlement = Settlement { id: edit.id, claim, results, due_at: now, attempt: Attempt::Spent };
-    let (_, entries) = edit.row.settle(now, &settlement);
-    edit.note(entries);
 }
 
 /// Settles, and then marks: what a server said comes first.
