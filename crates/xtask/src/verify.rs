@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use crate::cargo::{built, cargo, examples, workspace};
 use crate::outcome::Outcome;
-use crate::peers::Peers;
+use crate::peers::{IncomingKind, IncomingProtocol, Peers};
 use crate::tally::{CargoLines, ScriptLines, Tally};
 use crate::{kill, packages, process};
 
@@ -53,6 +53,13 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
             tally.add(part(title, || kill_workers(kill::Store::Postgres))?);
             let title = "the same with the queue in MariaDB";
             tally.add(part(title, || kill_workers(kill::Store::Mysql))?);
+            for server in [IncomingKind::Dovecot, IncomingKind::Courier, IncomingKind::Cyrus] {
+                for protocol in [IncomingProtocol::Imap, IncomingProtocol::Pop3] {
+                    let title = format!("workers are killed while they receive from {server:?} by {protocol:?}");
+                    let options = kill::Options::short_receiving(server, protocol, kill::Store::Sqlite);
+                    tally.add(part(&title, || killed(&options))?);
+                }
+            }
         }
     }
     if peers.is_some() && options.filter.is_none() && workspace().join(SCRIPT).exists() {
@@ -126,9 +133,14 @@ fn ends_well(example: &Path) -> Outcome<()> {
     }
 }
 
-/// The short form of `cargo xtask kill`; each of its rounds counts as one test.
+/// The short form of `cargo xtask kill`.
 fn kill_workers(store: kill::Store) -> Outcome<Tally> {
-    kill::rounds(&kill::Options::short(store)).or_else(|error| {
+    killed(&kill::Options::short(store))
+}
+
+/// `cargo xtask kill` with these options; each of its rounds counts as one test.
+fn killed(options: &kill::Options) -> Outcome<Tally> {
+    kill::rounds(options).or_else(|error| {
         process::still_wanted()?;
         let mut tally = Tally::default();
         tally.fail(error);
