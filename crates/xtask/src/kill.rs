@@ -27,6 +27,8 @@ mod receive;
 mod stage;
 mod zombie;
 
+pub(crate) use receive::Plant;
+use receive::{Numbers, Scene};
 use stage::Stage;
 
 /// What `cargo xtask kill` takes.
@@ -53,6 +55,12 @@ pub(crate) struct Options {
     /// How that server is spoken to.
     #[arg(long, value_enum, default_value_t, requires = "receive")]
     protocol: IncomingProtocol,
+    /// Let the mails of the box keep their numbers.
+    #[arg(long, requires = "receive")]
+    same_numbers: bool,
+    /// Break a round on purpose: it passes if its comparison sees that.
+    #[arg(long, value_enum, requires = "receive")]
+    plant: Option<Plant>,
     /// Where the queue is.
     #[arg(long, value_enum, default_value_t)]
     store: Store,
@@ -88,6 +96,8 @@ impl Options {
             receive: false,
             server: IncomingKind::default(),
             protocol: IncomingProtocol::default(),
+            same_numbers: false,
+            plant: None,
             store,
             seed: None,
             binary: None,
@@ -95,9 +105,20 @@ impl Options {
     }
 
     /// The same for receiving.
-    pub(crate) fn short_receiving(server: IncomingKind, protocol: IncomingProtocol, store: Store) -> Self {
-        let sending = Self::short(store);
-        Self { rounds: 1, zombies: 0, mails: 100, kills: 5, receive: true, server, protocol, ..sending }
+    pub(crate) fn short_receiving(server: IncomingKind, protocol: IncomingProtocol) -> Self {
+        let short = Self::short(Store::Sqlite);
+        Self { rounds: 1, mails: 100, kills: 5, receive: true, server, protocol, ..short }
+    }
+
+    /// The same, broken on purpose.
+    pub(crate) fn short_broken(plant: Plant) -> Self {
+        let short = Self::short_receiving(IncomingKind::Dovecot, IncomingProtocol::Imap);
+        Self { kills: 2, plant: Some(plant), ..short }
+    }
+
+    /// The same, in a box whose mails keep their numbers.
+    pub(crate) fn with_same_numbers(self) -> Self {
+        Self { same_numbers: true, ..self }
     }
 }
 
@@ -126,8 +147,9 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
     };
     if options.receive {
         let (server, protocol) = (Incoming::start(options.server)?, options.protocol);
-        let scene =
-            receive::Scene { server, protocol, binary, database, mails: options.mails, kills: options.kills };
+        let numbers = if options.same_numbers { Numbers::Stay } else { Numbers::Change };
+        let (mails, kills, plant) = (options.mails, options.kills, options.plant);
+        let scene = Scene { server, protocol, numbers, plant, binary, database, mails, kills };
         let mut tally = Tally::default();
         let kind = format!("receive from {:?} by {protocol:?}", options.server);
         play(&mut tally, &kind, seeds(seed, options.rounds), |seed| receive::round(&scene, seed))?;

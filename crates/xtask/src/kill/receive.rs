@@ -2,41 +2,21 @@
 //! client uses the box, and in the middle all mails get other UIDs and UIDLs; afterwards the box's mails, the ledger and what the
 //! handler wrote are compared. What must hold then is in `account`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::outcome::Outcome;
-use crate::peers::{Database, Incoming, IncomingProtocol};
+use crate::peers::IncomingProtocol;
 
 use super::dice::Dice;
 
 mod account;
 mod client;
 mod office;
+mod scene;
 
 use office::Office;
-
-/// Where rounds of receiving are played.
-#[derive(Debug)]
-pub(super) struct Scene {
-    pub(super) server: Incoming,
-    pub(super) protocol: IncomingProtocol,
-    /// The built `postroom`.
-    pub(super) binary: PathBuf,
-    /// The server that has the ledger, if it is not in a file.
-    pub(super) database: Option<Database>,
-    pub(super) mails: u32,
-    pub(super) kills: u32,
-}
-
-/// What becomes of a mail at its server once it is safe.
-#[derive(Clone, Copy, Debug)]
-enum Take {
-    Leave,
-    Mark,
-    Delete,
-    Move,
-}
+use scene::Take;
+pub(crate) use scene::{Numbers, Plant, Scene};
 
 /// How many mails a worker must manage in a second, on however slow a machine.
 const SLOWEST: u32 = 5;
@@ -63,8 +43,11 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
     // Half of the mails are there at the first contact, the others come while workers live and die.
     let share = scene.mails / (2 * scene.kills);
     office.put(scene.mails - share * scene.kills, dice)?;
+    if scene.plant == Some(Plant::Loss) {
+        office.lose_one()?;
+    }
     for kill in 0..scene.kills {
-        if kill == scene.kills / 2 {
+        if kill == scene.kills / 2 && scene.numbers == Numbers::Change {
             office.renumber()?;
         }
         office.put(share, dice)?;
@@ -79,10 +62,23 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
         std::thread::sleep(moment);
         worker.murder()?;
     }
+    if scene.plant == Some(Plant::Double) {
+        office.double_one()?;
+    }
     let patience = Duration::from_secs(60 + u64::from(scene.mails / SLOWEST));
     office.worker(&["--until-idle"])?.ends_well_within(patience)?;
     let account = office.account()?;
     let faults = account.faults();
+    if let Some(plant) = scene.plant {
+        let words = match plant {
+            Plant::Loss => "was never stored",
+            Plant::Double => "was stored 2 times and handed over under 2 keys",
+        };
+        return match faults.as_slice() {
+            [fault] if fault.ends_with(words) => Ok(format!("the comparison saw what was planted: {fault}")),
+            faults => Err(format!("of a planted {plant:?} the comparison saw: {}", faults.join("\n  "))),
+        };
+    }
     if !faults.is_empty() {
         let shown: Vec<&str> = faults.iter().take(20).map(String::as_str).collect();
         return Err(format!("{} faults\n  {}", faults.len(), shown.join("\n  ")));

@@ -13,7 +13,7 @@ use super::super::dice::Dice;
 use super::super::installation::{Installation, PATIENCE, Worker, text};
 use super::account::{Account, Fate, Written};
 use super::client::Client;
-use super::{Scene, Take};
+use super::scene::{Scene, Take};
 
 /// Where the other client moves mail to, and where postroom does.
 const THEIRS: &str = "Theirs";
@@ -123,6 +123,19 @@ impl<'a> Office<'a> {
             };
         }
         Ok(())
+    }
+
+    /// A mail leaves the box, and the account is not told.
+    pub(super) fn lose_one(&self) -> Outcome<()> {
+        let mut client = self.client()?;
+        let first = client.uids()?.first().copied().ok_or("the box is empty")?;
+        client.delete(first)
+    }
+
+    /// A mail comes once more, and the account is not told.
+    pub(super) fn double_one(&self) -> Outcome<()> {
+        let stayed = self.put.values().find(|(fate, _)| *fate == Fate::Stayed);
+        self.client()?.put("INBOX", &stayed.ok_or("the box never had a mail")?.1)
     }
 
     /// All that is in the box gets other numbers. No worker may run.
