@@ -15,11 +15,11 @@ use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
-    Clock, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk,
-    LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, Pruned,
-    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received, Recovered, Rerouting,
-    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep, Switch, Switches,
-    Unsettled, Uses,
+    Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook,
+    LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery,
+    Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received,
+    Recovered, Rerouting, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep,
+    Switch, Switches, Unsettled, Uses,
 };
 
 use crate::OwnStore;
@@ -124,6 +124,7 @@ delegated! {
     LedgerWork {
         fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
         fn finish(now: Timestamp, result: &HandlerResult) -> bool;
+        fn completed(claim: &Committing) -> bool;
         fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
         fn next_due(now: Timestamp) -> Option<Timestamp>;
         fn open_claims() -> u64;
@@ -133,5 +134,6 @@ delegated! {
         fn show(id: LedgerId) -> Option<LedgerRecord>;
         fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
         fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
+        fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     }
 }
