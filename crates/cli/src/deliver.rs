@@ -97,6 +97,7 @@ fn document(delivery: &Delivery) -> Value {
         },
         "subject": mail.subject,
         "text": mail.text,
+        "reply": mail.reply(),
         "html": mail.html,
         "attachments": mail.attachments,
         "problems": mail.problems,

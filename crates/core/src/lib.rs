@@ -9,7 +9,7 @@
 //! | secrets | [`secret`], [`credentials`] |
 //! | the registry | [`mailbox`], [`contract`], [`step`], [`template`] |
 //! | sending | [`message`], [`resolve`], [`queue`], [`schedule`], [`budget`], [`governor`] |
-//! | receiving | [`mail`], [`thread`], [`sort`], [`ledger`] |
+//! | receiving | [`mail`], [`reply`], [`thread`], [`sort`], [`ledger`] |
 //! | the form on the wire | [`mime`] |
 //!
 //! Values are valid by construction: forms such as [`mailbox::MailboxDraft`] become settings by one check, which reports
@@ -73,6 +73,7 @@ pub mod message;
 pub mod mime;
 pub mod provider;
 pub mod queue;
+pub mod reply;
 pub mod reroute;
 pub mod resolve;
 pub mod rules;

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::address::{Address, NamedAddress};
+use crate::reply::{is_forwarded, reply};
 use crate::time::Timestamp;
 
 /// What is read from the bytes of a received mail. Everything in it was written by strangers.
@@ -56,6 +57,14 @@ impl Mail {
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.problems.iter().any(|problem| problem.truncates())
+    }
+
+    /// The reply in its text, without the quoted mail and the signature ([`crate::reply`]); the whole text where the
+    /// subject says that the mail passes on another one.
+    #[must_use]
+    pub fn reply(&self) -> Option<&str> {
+        let text = self.text.as_deref()?;
+        Some(if is_forwarded(&self.subject) { text.trim() } else { reply(text) })
     }
 
     /// Records a problem, once.
