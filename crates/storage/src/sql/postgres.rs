@@ -24,5 +24,6 @@ mod queue;
 mod schema;
 mod store;
 mod switches;
+mod watches;
 
 pub use store::{PgOptions, PgStore};

@@ -21,5 +21,6 @@ mod queue;
 mod schema;
 mod store;
 mod switches;
+mod watches;
 
 pub use store::{SqliteOptions, SqliteStore};
