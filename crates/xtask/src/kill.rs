@@ -28,7 +28,7 @@ mod stage;
 mod zombie;
 
 pub(crate) use receive::Plant;
-use receive::{Numbers, Scene};
+use receive::{Company, Numbers, Scene};
 use stage::Stage;
 
 /// What `cargo xtask kill` takes.
@@ -58,6 +58,9 @@ pub(crate) struct Options {
     /// Let the mails of the box keep their numbers.
     #[arg(long, requires = "receive")]
     same_numbers: bool,
+    /// Let a second worker, which is not killed, share the box with those that are.
+    #[arg(long, requires = "receive")]
+    beside: bool,
     /// Break a round on purpose: it passes if its comparison sees that.
     #[arg(long, value_enum, requires = "receive")]
     plant: Option<Plant>,
@@ -97,6 +100,7 @@ impl Options {
             server: IncomingKind::default(),
             protocol: IncomingProtocol::default(),
             same_numbers: false,
+            beside: false,
             plant: None,
             store,
             seed: None,
@@ -110,10 +114,10 @@ impl Options {
         Self { rounds: 1, mails: 100, kills: 5, receive: true, server, protocol, ..short }
     }
 
-    /// The same, broken on purpose.
+    /// The same, broken on purpose. Numbers stay: behind new ones a copy of a mail that was taken away is that mail again.
     pub(crate) fn short_broken(plant: Plant) -> Self {
         let short = Self::short_receiving(IncomingKind::Dovecot, IncomingProtocol::Imap);
-        Self { kills: 2, plant: Some(plant), ..short }
+        Self { kills: 2, plant: Some(plant), same_numbers: true, ..short }
     }
 
     /// The same, in a box whose mails keep their numbers.
@@ -148,8 +152,9 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
     if options.receive {
         let (server, protocol) = (Incoming::start(options.server)?, options.protocol);
         let numbers = if options.same_numbers { Numbers::Stay } else { Numbers::Change };
+        let company = if options.beside { Company::Second } else { Company::None };
         let (mails, kills, plant) = (options.mails, options.kills, options.plant);
-        let scene = Scene { server, protocol, numbers, plant, binary, database, mails, kills };
+        let scene = Scene { server, protocol, numbers, company, plant, binary, database, mails, kills };
         let mut tally = Tally::default();
         let kind = format!("receive from {:?} by {protocol:?}", options.server);
         play(&mut tally, &kind, seeds(seed, options.rounds), |seed| receive::round(&scene, seed))?;

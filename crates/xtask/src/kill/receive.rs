@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::outcome::Outcome;
 use crate::peers::IncomingProtocol;
 
 use super::dice::Dice;
+use super::installation::Worker;
 
 mod account;
 mod client;
@@ -16,7 +19,7 @@ mod scene;
 
 use office::Office;
 use scene::Take;
-pub(crate) use scene::{Numbers, Plant, Scene};
+pub(crate) use scene::{Company, Numbers, Plant, Scene};
 
 /// How many mails a worker must manage in a second, on however slow a machine.
 const SLOWEST: u32 = 5;
@@ -46,9 +49,16 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
     if scene.plant == Some(Plant::Loss) {
         office.lose_one()?;
     }
+    let mut second = match scene.company {
+        Company::Second => Some(office.worker(&[])?),
+        Company::None => None,
+    };
     for kill in 0..scene.kills {
         if kill == scene.kills / 2 && scene.numbers == Numbers::Change {
+            // Nobody may be signed in then.
+            let paused = second.take().map(stop).transpose()?;
             office.renumber()?;
+            second = paused.map(|()| office.worker(&[])).transpose()?;
         }
         office.put(share, dice)?;
         // What the other client takes away need not be handled, so some are left out of account.
@@ -62,6 +72,7 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
         std::thread::sleep(moment);
         worker.murder()?;
     }
+    second.map(stop).transpose()?;
     if scene.plant == Some(Plant::Double) {
         office.double_one()?;
     }
@@ -89,4 +100,10 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
         account.put.len() - account.written.len(),
         scene.kills
     ))
+}
+
+/// Ask a worker to end, and wait until it has.
+fn stop(worker: Worker) -> Outcome<()> {
+    worker.signal(Signal::SIGTERM)?;
+    worker.ends_well()
 }

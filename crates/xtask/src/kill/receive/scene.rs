@@ -10,6 +10,7 @@ pub(crate) struct Scene {
     pub(crate) server: Incoming,
     pub(crate) protocol: IncomingProtocol,
     pub(crate) numbers: Numbers,
+    pub(crate) company: Company,
     pub(crate) plant: Option<Plant>,
     /// The built `postroom`.
     pub(crate) binary: PathBuf,
@@ -24,6 +25,14 @@ pub(crate) struct Scene {
 pub(crate) enum Numbers {
     Change,
     Stay,
+}
+
+/// Who works beside the workers that are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    None,
+    /// A worker that lives through the round.
+    Second,
 }
 
 /// What a round breaks on purpose.
