@@ -1,7 +1,7 @@
 //! The ports of postroom to its rows, and their adapters.
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
-//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Bodies`];
+//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Bodies`];
 //!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
@@ -66,6 +66,7 @@ mod registry;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 pub mod transition;
+mod watches;
 
 pub use bodies::*;
 pub use budgets::*;
@@ -84,6 +85,7 @@ pub use sql::sqlite::{SqliteOptions, SqliteStore};
 /// The driver of the SQL stores, for hosts that put mail into the queue within their own transactions.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
+pub use watches::*;
 
 /// Everything that the engine needs of a store. One store is all of it.
 pub trait Store:
@@ -103,6 +105,7 @@ pub trait Store:
     + LedgerIntake
     + LedgerWork
     + LedgerDesk
+    + Watches
 {
 }
 
@@ -123,5 +126,6 @@ impl<T> Store for T where
         + LedgerIntake
         + LedgerWork
         + LedgerDesk
+        + Watches
 {
 }

@@ -10,5 +10,6 @@ mod registry;
 mod retention;
 mod rows;
 mod store;
+mod watches;
 
 pub use store::MemoryStore;

@@ -22,6 +22,7 @@ use crate::queue::TimelineEntry;
 use crate::registry::{AuditEntry, Health, Scope};
 use crate::transition::ledger::LedgerRow;
 use crate::transition::queue::QueueRow;
+use crate::watches::Way;
 
 /// Everything that is stored.
 #[derive(Default)]
@@ -47,6 +48,7 @@ pub(super) struct Rows {
     pub(super) budgets: BTreeMap<MailboxId, (Budget, Option<Wait>)>,
     /// The worker that tries a mailbox which failed.
     pub(super) probers: BTreeMap<MailboxId, WorkerId>,
+    pub(super) watching: WatchRows,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,
@@ -114,6 +116,24 @@ pub(super) struct StoredMail {
     pub(super) timeline: Vec<LedgerEntry>,
     /// How much of the timeline is in the sequence of events.
     pub(super) told: usize,
+}
+
+/// Who watches, and what.
+#[derive(Default)]
+pub(super) struct WatchRows {
+    /// Until when each watcher is alive.
+    pub(super) watchers: BTreeMap<WorkerId, Timestamp>,
+    pub(super) watches: BTreeMap<MailboxId, WatchRow>,
+}
+
+/// What is known of an inbox's reading.
+#[derive(Default)]
+pub(super) struct WatchRow {
+    pub(super) watcher: Option<WorkerId>,
+    pub(super) fence: u64,
+    pub(super) due_at: Option<Timestamp>,
+    pub(super) way: Option<Way>,
+    pub(super) read_at: Option<Timestamp>,
 }
 
 impl Rows {

@@ -22,5 +22,6 @@ mod queue;
 mod schema;
 mod store;
 mod switches;
+mod watches;
 
 pub use store::{MySqlOptions, MySqlStore};

@@ -23,5 +23,6 @@ mod queue;
 mod schema;
 mod store;
 mod switches;
+mod watches;
 
 pub use store::{PgOptions, PgStore};

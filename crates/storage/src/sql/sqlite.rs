@@ -20,5 +20,6 @@ mod queue;
 mod schema;
 mod store;
 mod switches;
+mod watches;
 
 pub use store::{SqliteOptions, SqliteStore};
