@@ -189,9 +189,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(330), waited)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(Duration::from_secs(330), waited).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 async fn reads(house: &House, subjects: &[&str]) {
