@@ -328,6 +328,7 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
     fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
 }
 
 through! { Watches:
