@@ -77,6 +77,13 @@ delegated! {
     Budgets {
         fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
     }
+    Suppressions {
+        fn report(now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> bool;
+        fn suppressed(now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Vec<Suppression>;
+        fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+        fn suppress(change: &Change, entry: &Suppression) -> ();
+        fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
+    }
     Audit {
         fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
     }

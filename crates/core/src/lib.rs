@@ -59,6 +59,8 @@ mod header;
 mod text;
 
 pub mod address;
+pub mod automatic;
+pub mod bounce;
 pub mod budget;
 pub mod contract;
 pub mod credentials;
@@ -81,6 +83,7 @@ pub mod schedule;
 pub mod secret;
 pub mod sort;
 pub mod step;
+pub mod suppression;
 pub mod template;
 pub mod thread;
 pub mod time;

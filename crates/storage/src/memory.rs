@@ -10,5 +10,6 @@ mod registry;
 mod retention;
 mod rows;
 mod store;
+mod suppressions;
 
 pub use store::MemoryStore;

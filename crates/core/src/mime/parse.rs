@@ -12,6 +12,7 @@ use super::file_name::FileNames;
 use super::scan::{self, Field, Kind, Leaf};
 use super::transfer;
 use crate::address::{Address, NamedAddress};
+use crate::automatic::{self, Signs};
 use crate::mail::{Attached, Mail, Problem};
 use crate::text::cut;
 use crate::time::Timestamp;
@@ -44,10 +45,6 @@ const KNOWN: &[&str] = &[
     "In-Reply-To",
     "References",
     "Date",
-    "Auto-Submitted",
-    "Precedence",
-    "List-Id",
-    "X-Auto-Response-Suppress",
 ];
 const KNOWN_OF_PARTS: &[&str] =
     &["Content-Type", "Content-Transfer-Encoding", "Content-Disposition", "Content-ID"];
@@ -62,7 +59,7 @@ pub fn parse(bytes: &[u8]) -> Mail {
     let mut mail = Mail::default();
     let (header, _) = scan::known_fields(
         bytes,
-        |field| is_one_of(field, KNOWN) || is_one_of(field, DELIVERED),
+        |field| [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names)),
         &mut |problem| {
             mail.note(problem);
         },
@@ -88,6 +85,7 @@ fn is_one_of(field: &Field<'_>, names: &[&str]) -> bool {
 fn read_header(mail: &mut Mail, fields: &[Field<'_>]) {
     let mut budget = HEADER_LIMIT;
     let mut null_path = false;
+    let mut signs = Signs::default();
     for field in fields {
         if field.value.len() > FIELD_LIMIT.min(budget) {
             mail.note(Problem::LongHeader);
@@ -125,18 +123,6 @@ fn read_header(mail: &mut Mail, fields: &[Field<'_>]) {
                 null_path = path.trim().is_empty();
                 mail.return_path = Address::parse(path).ok();
             }
-            "auto-submitted" => {
-                // RFC 3834 section 5: `no`, perhaps with parameters, is the one value that means a person.
-                let text = plain(value);
-                let word = text.split([';', '(', ' ']).next().unwrap_or_default();
-                mail.automatic |= !word.eq_ignore_ascii_case("no");
-            }
-            "precedence" => {
-                let word = plain(value).to_ascii_lowercase();
-                mail.automatic |= matches!(word.as_str(), "bulk" | "list" | "junk" | "auto_reply");
-            }
-            "list-id" => mail.automatic = true,
-            "x-auto-response-suppress" => mail.automatic |= !plain(value).eq_ignore_ascii_case("none"),
             _ if is_one_of(field, DELIVERED) => {
                 let more = listed(mail, value).into_iter().map(|named| named.address().clone());
                 for address in more {
@@ -145,10 +131,15 @@ fn read_header(mail: &mut Mail, fields: &[Field<'_>]) {
                     }
                 }
             }
+            _ if is_one_of(field, automatic::FIELDS) => signs.field(&name, &plain(value)),
             _ => {}
         }
     }
-    mail.automatic |= null_path;
+    if null_path {
+        signs.null_path();
+    }
+    mail.from.iter().for_each(|from| signs.from(from.address()));
+    mail.automatic = signs.finish();
     if mail.from.is_empty() {
         mail.note(Problem::NoFrom);
     }
