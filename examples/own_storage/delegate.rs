@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom::core::address::Address;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -11,14 +12,15 @@ use postroom::core::ledger::{Place, RemoteKey};
 use postroom::core::mailbox::Mailbox;
 use postroom::core::queue::{Event, Prepared};
 use postroom::core::step::Step;
+use postroom::core::suppression::Suppression;
 use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk,
     LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, Pruned,
-    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received, Recovered, Rerouting,
-    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, Sweep, Switch, Switches,
+    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received, RecipientReport, Recovered, Rerouting,
+    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches,
     Unsettled, Uses,
 };
 

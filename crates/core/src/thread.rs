@@ -124,6 +124,13 @@ pub fn verify_plus<'a>(address: &Address, keys: impl Fn(u32) -> Option<&'a Token
     key.tag_mac(mail).verify_truncated_left(mac).ok().map(|()| mail)
 }
 
+/// Whether an address looks as if it had a plus tag of ours: only then are keys worth opening.
+#[must_use]
+pub fn may_be_tagged(address: &Address) -> bool {
+    let tag = address.local().rsplit_once('+').map(|(_, tag)| tag);
+    tag.is_some_and(|tag| tag.len() == (16 + NUMBER + SHORT_MAC) * 8 / 5)
+}
+
 /// The return path of a mail: `+*` at the end of its local part (`bounces+*@acme.example`) becomes the mail's plus tag.
 #[must_use]
 pub fn tagged(return_path: &Address, key: &TokenKey, mail: QueueId) -> Address {
@@ -299,6 +306,7 @@ mod tests {
             verify_plus(&Address::parse(address).expect("address"), |number| (number == 3).then_some(key))
         };
         assert_eq!(by(tagged.as_str(), &key), Some(mail(7)));
+        assert!(may_be_tagged(&tagged) && !may_be_tagged(&path));
         assert_eq!(by(&tagged.as_str().to_uppercase(), &key), Some(mail(7)));
         assert_eq!(by(tagged.as_str(), &other), None, "another key of the same number");
         assert_eq!(by(&tagged.as_str().replacen("bounces+0", "bounces+1", 1), &key), None);

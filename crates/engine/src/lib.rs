@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod bounce;
 mod collect;
 mod dispatch;
 mod error;
@@ -78,6 +79,7 @@ mod sent_copy;
 mod settling;
 mod sort;
 mod submit;
+mod suppress;
 mod unlock;
 mod worker;
 

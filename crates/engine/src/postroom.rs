@@ -19,6 +19,7 @@ use crate::handler::{
     AskAPerson, MessageHandler, NoObserver, NoRecipients, Observer, RecipientDirectory, RequesterDirectory,
 };
 use crate::links::KnownLinks;
+use crate::suppress::EmptyLists;
 use crate::unlock::token::TokenKeys;
 
 /// How a postroom behaves where the host may choose.
@@ -76,6 +77,7 @@ pub(crate) struct Ports {
     pub(crate) options: Options,
     pub(crate) tokens: TokenKeys,
     pub(crate) known: KnownLinks,
+    pub(crate) empty_lists: EmptyLists,
     /// Counts the ids that were made.
     sequence: AtomicU16,
     /// Rung when this process has queued mail or stored mail: a worker looks at once.
@@ -112,6 +114,7 @@ impl Postroom {
                 options: Options::default(),
                 tokens: TokenKeys::default(),
                 known: KnownLinks::default(),
+                empty_lists: EmptyLists::default(),
                 sequence: AtomicU16::new(0),
                 bell: Notify::new(),
                 mail: Notify::new(),

@@ -13,8 +13,7 @@ use crate::Store;
 use crate::budgets::{BudgetOwner, Budgets};
 use crate::error::ErrorKind;
 use crate::queue::{Enqueued, QueueDesk, QueueRecord, Settled};
-use crate::registry::Audit;
-use crate::suppressions::{Outcome, RecipientReport, SuppressionQuery, Suppressions};
+use crate::suppressions::{Outcome, RecipientReport, SuppressionQuery};
 use postroom_core::id::{EventNumber, MailboxId, QueueId};
 
 async fn with_standard(subject: Subject) -> (Arc<dyn Store>, MailboxId) {

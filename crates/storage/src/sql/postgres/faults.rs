@@ -252,7 +252,7 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     store.close().await.unwrap();
     say(
         &mut admin,
-        "DROP TABLE postroom_budget;
+        "DROP TABLE postroom_budget, postroom_answer, postroom_suppression;
             DELETE FROM postroom_migration WHERE version >= 5",
         "interrupt",
     )

@@ -153,7 +153,11 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     assert_eq!(kind(missing), ErrorKind::Unavailable);
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
-    for sql in ["DROP TABLE postroom_budget", "DELETE FROM postroom_migration WHERE version = 5"] {
+    for sql in [
+        "DROP TABLE postroom_answer",
+        "DROP TABLE postroom_suppression",
+        "DELETE FROM postroom_migration WHERE version = 6",
+    ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }
     tx.finish(Ok(())).await.unwrap();
