@@ -19,9 +19,10 @@ use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk,
     LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, Pruned,
-    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Received, RecipientReport, Recovered, Rerouting,
-    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches,
-    Unsettled, Uses,
+    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Reading, Received,
+    RecipientReport, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
+    Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled, Uses,
+    Watch, WatchLease, Watches,
 };
 
 use crate::OwnStore;
@@ -142,5 +143,11 @@ delegated! {
         fn show(id: LedgerId) -> Option<LedgerRecord>;
         fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
         fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
+    }    Watches {
+        fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;
+        fn renew(now: Timestamp, watcher: WorkerId, until: Timestamp, readings: &[Reading]) -> Option<Renewal>;
+        fn release(watcher: WorkerId, leases: &[Release]) -> ();
+        fn leave(watcher: WorkerId) -> ();
+        fn watches(now: Timestamp, mailbox: Option<MailboxId>) -> Vec<Watch>;
     }
 }

@@ -261,3 +261,11 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
 }
+
+through! { Watches:
+    fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;
+    fn renew(now: Timestamp, watcher: WorkerId, until: Timestamp, readings: &[Reading]) -> Option<Renewal>;
+    fn release(watcher: WorkerId, leases: &[Release]) -> ();
+    fn leave(watcher: WorkerId) -> ();
+    fn watches(now: Timestamp, mailbox: Option<MailboxId>) -> Vec<Watch>;
+}

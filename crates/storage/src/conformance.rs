@@ -25,6 +25,7 @@ mod queue;
 mod registry;
 mod subject;
 mod suppressions;
+mod watches;
 
 pub use subject::{Case, Reopen, Subject, check};
 
@@ -222,6 +223,16 @@ macro_rules! conformance_tests {
             staged_pieces_come_back_in_any_order
             a_piece_is_repeatable_and_never_changes
             a_sweep_takes_only_what_nobody_refers_to_and_is_old
+        );
+        $crate::conformance_tests!(@$mode $with; watches:
+            an_inbox_is_taken_by_one_watcher
+            only_what_may_be_read_is_taken
+            what_a_dead_watcher_had_is_taken_by_others_under_a_higher_fence
+            a_watcher_that_wakes_after_its_lease_changes_nothing
+            watchers_have_equal_shares_whoever_comes_or_goes
+            a_renewal_tells_what_is_still_to_be_read_and_by_which_settings
+            readings_are_shown_and_what_was_not_read_for_longest_comes_first
+            who_watches_survives_a_reopening
         );
     };
 }

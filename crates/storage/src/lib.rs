@@ -1,7 +1,7 @@
 //! The ports of postroom to its rows, and their adapters.
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
-//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`], [`Suppressions`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Bodies`];
+//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`], [`Suppressions`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Bodies`];
 //!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
@@ -67,6 +67,7 @@ mod registry;
 pub mod sql;
 mod suppressions;
 pub mod transition;
+mod watches;
 
 pub use bodies::*;
 pub use budgets::*;
@@ -86,6 +87,7 @@ pub use sql::sqlite::{SqliteOptions, SqliteStore};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
 pub use suppressions::*;
+pub use watches::*;
 
 /// Everything that the engine needs of a store. One store is all of it.
 pub trait Store:
@@ -106,6 +108,7 @@ pub trait Store:
     + LedgerIntake
     + LedgerWork
     + LedgerDesk
+    + Watches
 {
 }
 
@@ -127,5 +130,6 @@ impl<T> Store for T where
         + LedgerIntake
         + LedgerWork
         + LedgerDesk
+        + Watches
 {
 }

@@ -11,5 +11,6 @@ mod retention;
 mod rows;
 mod store;
 mod suppressions;
+mod watches;
 
 pub use store::MemoryStore;

@@ -68,6 +68,12 @@ enum Fault {
     FrontierOfOneEpoch,
     /// A reader of events is not given those whose transaction ended late.
     SkipsEvents,
+    /// Inboxes are taken whoever has them.
+    StealsInboxes,
+    /// A watcher that was dead goes on as if nothing had been.
+    RevivesWatchers,
+    /// Who came first keeps all inboxes.
+    HoardsInboxes,
 }
 
 struct Mutant {
@@ -353,6 +359,45 @@ through! { LedgerDesk:
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
 }
 
+through! { Watches:
+    fn release(watcher: WorkerId, leases: &[Release]) -> ();
+    fn leave(watcher: WorkerId) -> ();
+    fn watches(now: Timestamp, mailbox: Option<MailboxId>) -> Vec<Watch>;
+    ;
+    async fn take(
+        &self,
+        now: Timestamp,
+        watcher: WorkerId,
+        limit: u32,
+        until: Timestamp,
+    ) -> Result<Vec<WatchLease>> {
+        if self.is(Fault::StealsInboxes) {
+            for one in self.inner.watches(now, None).await? {
+                if let Some(other) = one.watcher.filter(|other| *other != watcher) {
+                    self.inner.leave(other).await?;
+                }
+            }
+        }
+        self.inner.take(now, watcher, limit, until).await
+    }
+
+    async fn renew(
+        &self,
+        now: Timestamp,
+        watcher: WorkerId,
+        until: Timestamp,
+        readings: &[Reading],
+    ) -> Result<Option<Renewal>> {
+        let dawn = Timestamp::from_millis(0);
+        let asked = if self.is(Fault::RevivesWatchers) { dawn } else { now };
+        let mut renewal = Watches::renew(&self.inner, asked, watcher, until, readings).await?;
+        for renewal in renewal.iter_mut().filter(|_| self.is(Fault::HoardsInboxes)) {
+            renewal.share = u32::MAX;
+        }
+        Ok(renewal)
+    }
+}
+
 fn passes(fault: Fault, case: &str) -> bool {
     let subject = async || {
         Subject::new(Arc::new(Mutant { inner: MemoryStore::new(), fault, claims: Mutex::default() }))
@@ -398,6 +443,10 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
         (Fault::SkipsEvents, "events::the_timeline_of_a_mail_is_its_events"),
         (Fault::SkipsEvents, "events::a_reader_goes_on_behind_what_it_has_read"),
+        (Fault::StealsInboxes, "watches::an_inbox_is_taken_by_one_watcher"),
+        (Fault::StealsInboxes, "watches::what_a_dead_watcher_had_is_taken_by_others_under_a_higher_fence"),
+        (Fault::RevivesWatchers, "watches::a_watcher_that_wakes_after_its_lease_changes_nothing"),
+        (Fault::HoardsInboxes, "watches::watchers_have_equal_shares_whoever_comes_or_goes"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

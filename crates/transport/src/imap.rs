@@ -3,6 +3,7 @@
 mod append;
 mod conversation;
 mod fetch;
+mod fetch_many;
 mod folder;
 mod list;
 mod refusal;

@@ -57,13 +57,33 @@ pub struct Selected {
     pub epoch: Option<u32>,
     /// How many mails there are.
     pub exists: u32,
+    /// UIDNEXT: no mail has this UID or a higher one yet. None where the server does not say, and for POP3.
+    pub uid_next: Option<u32>,
 }
 
 impl Selected {
     /// What was selected.
     #[must_use]
     pub fn new(epoch: Option<u32>, exists: u32) -> Self {
-        Self { epoch, exists }
+        Self { epoch, exists, uid_next: None }
+    }
+
+    /// With what the server says of UIDNEXT.
+    #[must_use]
+    pub fn with_uid_next(mut self, uid_next: Option<u32>) -> Self {
+        self.uid_next = uid_next;
+        self
+    }
+
+    /// Whether there may be a mail above this UID, which is the highest that the caller has met in the epoch. When there
+    /// is none, a round over a folder of a million mails ends here, without a list.
+    ///
+    /// Only one answer of the server counts as "no": a UIDNEXT that is exactly the next one. A lower one is wrong, because the
+    /// mail is known; after a higher one a list finds out, which costs two commands when there is nothing. A caller that polls
+    /// lists all the same now and then (say, once an hour), for servers whose UIDNEXT stands still.
+    #[must_use]
+    pub fn may_hold_above(&self, known: u32) -> bool {
+        self.exists > 0 && self.uid_next.is_none_or(|next| Some(next) != known.checked_add(1))
     }
 }
 
@@ -107,7 +127,8 @@ pub enum Hint {
     Changed,
     /// The deadline passed without a change.
     Quiet,
-    /// The server can't tell: close the session and come back later.
+    /// The server does not tell by itself. Come back later: where the session can ask ([`IncomingSession::wait`] with no time
+    /// to wait), in the same session; otherwise, and over POP3 always, in a new one.
     Poll,
 }
 
@@ -127,6 +148,37 @@ pub enum CloseReport {
 pub trait BodySink: Send {
     /// Takes the next piece, of at most 256 KiB. An error ends the fetch and breaks the session.
     async fn write(&mut self, piece: Bytes) -> std::io::Result<()>;
+}
+
+/// Where the bytes of many mails go, one mail behind the other. Whatever it answers with an error ends the fetch and breaks
+/// the session.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait MailSink: Send {
+    /// The mail with this key follows. The one before has ended.
+    async fn begin(&mut self, key: &RemoteKey) -> std::io::Result<()>;
+
+    /// Takes the next piece of it, of at most 256 KiB.
+    async fn write(&mut self, piece: Bytes) -> std::io::Result<()>;
+
+    /// It has ended: whole, or with the reason why it is not. Only what ended with `Ok` is a mail.
+    async fn end(&mut self, result: Result<()>) -> std::io::Result<()>;
+}
+
+/// A [`MailSink`] for the bytes of one mail.
+pub(crate) struct OneOfMany<'a>(pub(crate) &'a mut dyn MailSink);
+
+#[async_trait]
+impl BodySink for OneOfMany<'_> {
+    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
+        self.0.write(piece).await
+    }
+}
+
+/// Whether this is what became of one mail among many, and no error of the call.
+pub(crate) fn is_of_one_mail(error: &Error) -> bool {
+    use crate::error::ErrorKind;
+    matches!(error.kind(), ErrorKind::Gone | ErrorKind::TooLarge | ErrorKind::Refused)
 }
 
 /// Whether a session can go on after this error.
@@ -158,6 +210,11 @@ pub(crate) fn leaves_whole(error: &Error) -> bool {
 /// 12. After any error but [`crate::ErrorKind::Gone`], [`crate::ErrorKind::FolderMissing`], [`crate::ErrorKind::Refused`]
 ///     and [`crate::ErrorKind::Unsupported`] a session is broken and refuses every further call. It is also broken when
 ///     the future of a call is dropped. A broken session is closed like any other.
+/// 13. `fetch_many` begins and ends every mail that it was asked for once, in whatever order the server gives them. What
+///     becomes of one mail is no error of the call: the others follow, and the session goes on. Of a mail beyond the limit
+///     the beginning may be handed on, never more than the limit and never the whole.
+/// 14. Whether anything is new is told without a list: after `select` by [`Selected::may_hold_above`], in a session by `wait`
+///     with no time to wait.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait IncomingSession: Send {
@@ -191,6 +248,26 @@ pub trait IncomingSession: Send {
         sink: &'a mut (dyn BodySink + 'a),
     ) -> Result<()>;
 
+    /// Hands the raw bytes of many mails to `sink`, one behind the other, without marking them as read: where the protocol
+    /// allows it, many are asked for at once. `mails` are as [`list`](Self::list) gave them; their sizes decide how many.
+    /// However slowly `sink` takes them, no more than one piece waits in memory for it.
+    ///
+    /// A mail ends with [`crate::ErrorKind::Gone`], [`crate::ErrorKind::TooLarge`] or [`crate::ErrorKind::Refused`] when it is
+    /// not there any more, larger than `limit` bytes, or not given by the server.
+    ///
+    /// # Errors
+    /// Of the connection or the protocol, and when `sink` fails ([`crate::ErrorKind::Stopped`]). What has ended by then is
+    /// whole; a mail that was begun and has not ended is not.
+    ///
+    /// # Cancel safety
+    /// As every call: when its future is dropped, what has ended is whole, and the session is broken.
+    async fn fetch_many<'a>(
+        &mut self,
+        mails: &[Listed],
+        limit: u64,
+        sink: &'a mut (dyn MailSink + 'a),
+    ) -> Result<()>;
+
     /// Tells the server what to do with mails. Repeatable, also in a later session: a mail that is gone counts as settled.
     /// A mail that is to be deleted may stay, marked as deleted, where the server can't take away single mails.
     ///
@@ -214,10 +291,23 @@ pub trait IncomingSession: Send {
     /// protocol has none.
     async fn append(&mut self, folder: &str, content: Bytes) -> Result<()>;
 
-    /// Waits until a mail comes to the selected folder or leaves it, at most so long.
+    /// Waits until a mail comes to the selected folder or leaves it, at most so long, and never longer than 28 minutes,
+    /// because servers end sessions that idle for 30 (RFC 2177). What came since the last `list` wakes it at once, so nothing
+    /// falls between the two. The hint is no promise: a caller lists when it is woken, and also when nothing wakes it for
+    /// some minutes, because a connection that a router has forgotten is silent as well. To notice that within five
+    /// minutes, `at_most` is four: whatever is said next ends with an error after the time of one command.
+    ///
+    /// With [`Duration::ZERO`](std::time::Duration::ZERO) it asks the server once, also where it can't push: whether the folder
+    /// changed since the last `list`, in one round trip and without listing. POP3 answers [`Hint::Poll`].
+    ///
+    /// A server that offers to push and then refuses is asked no more in this session: [`Hint::Poll`].
     ///
     /// # Errors
-    /// Of the connection or the protocol.
+    /// Of the connection or the protocol; its end is an error and no change. The server has the time of one command
+    /// ([`crate::ErrorKind::TimedOut`]) to begin, and to end, what `at_most` lies between.
+    ///
+    /// # Cancel safety
+    /// As every call: a session is broken when the future is dropped. What the server had said is told to the next session.
     async fn wait(&mut self, at_most: std::time::Duration) -> Result<Hint>;
 
     /// Ends the conversation politely.
@@ -237,4 +327,24 @@ pub trait IncomingTransport: Send + Sync {
     /// Goes through all stages up to the selection of `folder`, read-only. When the folder is missing, the report lists
     /// those that exist. Nothing is changed in the box.
     async fn probe<'a>(&self, route: &Route, folder: Option<&'a str>) -> ProbeReport;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_next_uid_says_that_nothing_is_new() {
+        let selected = |exists, uid_next| Selected::new(Some(1), exists).with_uid_next(uid_next);
+        assert!(!selected(3, Some(8)).may_hold_above(7));
+        for (uid_next, why) in
+            [(None, "not told"), (Some(9), "a gap, or news"), (Some(8 - 1), "wrong"), (Some(1), "wrong")]
+        {
+            assert!(selected(3, uid_next).may_hold_above(7), "{why}");
+        }
+        assert!(!selected(0, None).may_hold_above(7));
+        // The last UID that there is has no next one.
+        assert!(selected(3, Some(u32::MAX)).may_hold_above(u32::MAX));
+        assert!(!selected(3, Some(u32::MAX)).may_hold_above(u32::MAX - 1));
+    }
 }

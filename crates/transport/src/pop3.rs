@@ -3,6 +3,7 @@
 mod conversation;
 mod maildrop;
 mod reply;
+mod retrieve;
 mod session;
 mod sign_in;
 mod transport;

@@ -3,8 +3,12 @@
 #![cfg(all(feature = "imap", feature = "pop3"))]
 #![expect(clippy::unwrap_used, reason = "what a test can't go on without")]
 
+#[path = "incoming/idle.rs"]
+mod idle;
 #[path = "incoming/imap.rs"]
 mod imap;
+#[path = "incoming/many.rs"]
+mod many;
 #[path = "incoming/million.rs"]
 mod million;
 #[path = "incoming/pop3.rs"]
@@ -18,7 +22,12 @@ mod truncation;
 
 #[test]
 fn every_dialogue_is_played() {
-    let played = concat!(include_str!("incoming/imap.rs"), include_str!("incoming/pop3.rs"));
+    let played = concat!(
+        include_str!("incoming/idle.rs"),
+        include_str!("incoming/imap.rs"),
+        include_str!("incoming/many.rs"),
+        include_str!("incoming/pop3.rs"),
+    );
     for protocol in ["imap", "pop3"] {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogs").join(protocol);
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,5 +1,7 @@
 //! Benchmarks that need a server: it is started here, on loopback, and the benchmark itself is a bench target of the workspace.
 
+mod boxes;
+mod fetch;
 mod relay;
 
 use std::net::SocketAddr;
@@ -30,9 +32,9 @@ pub(crate) struct Options {
     /// a client without TCP_NODELAY waits for each mail's last packet.
     #[arg(long)]
     mtu: Option<u16>,
-    /// How many mails go the whole way, in each round of `deliver`.
-    #[arg(long, default_value_t = 5000)]
-    mails: u32,
+    /// How many mails go the whole way in each round of `deliver` (5,000 unless given), or lie in the box of `fetch` (20,000).
+    #[arg(long)]
+    mails: Option<u32>,
     /// What `deliver` and `isolation` are asked beyond that, as their programs take it (`-- --help` shows it).
     #[arg(last = true)]
     rest: Vec<String>,
@@ -46,10 +48,12 @@ enum Benchmark {
     Deliver,
     /// How long mail of one outbox takes while another one hangs or holds a backlog.
     Isolation,
+    /// Fetching a box of Dovecot's durably, beside mbsync to a synced maildir and async-imap, which keeps nothing; and POP3.
+    Fetch,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
-    let needs_sink = !matches!(options.what, Benchmark::Isolation);
+    let needs_sink = matches!(options.what, Benchmark::Send | Benchmark::Deliver);
     if needs_sink && !Path::new(SINK).exists() {
         println!("skipped: {SINK} is not there; it comes with the Debian package postfix");
         return Ok(ExitCode::SUCCESS);
@@ -58,6 +62,7 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
         Benchmark::Send => send(options),
         Benchmark::Deliver => deliver(options),
         Benchmark::Isolation => isolation(options),
+        Benchmark::Fetch => fetch::fetch(options.rounds, options.mails.unwrap_or(20_000)),
     }
 }
 
@@ -96,12 +101,13 @@ fn deliver(options: &Options) -> Outcome<ExitCode> {
     let _sink = sink(sink_address)?;
     let relay = Relay::start(relay_address, sink_address)?;
     let (postgres, mariadb) = (Database::postgres()?, Database::mariadb()?);
+    let mails = options.mails.unwrap_or(5000);
     let mut rates = ["sqlite", "postgres", "mariadb", "memory", "postfix"].map(|name| (name, Vec::new()));
     for round in 0..options.rounds {
         for (name, rates) in &mut rates {
             let begun = Instant::now();
             let seconds = if *name == "postfix" {
-                relay.deliver(options.mails)?;
+                relay.deliver(mails)?;
                 begun.elapsed().as_secs_f64()
             } else {
                 let store = match *name {
@@ -111,11 +117,11 @@ fn deliver(options: &Options) -> Outcome<ExitCode> {
                 };
                 let mut command = Command::new(&program);
                 command.arg(format!("--address={sink_address}")).arg(format!("--store={store}"));
-                command.arg(format!("--mails={}", options.mails)).args(&options.rest);
+                command.arg(format!("--mails={mails}")).args(&options.rest);
                 let printed = process::output(&mut command)?;
                 printed.trim().parse().map_err(|_| format!("{name} gave no time: {printed}"))?
             };
-            rates.push(f64::from(options.mails) / seconds);
+            rates.push(f64::from(mails) / seconds);
         }
     }
     report(rates.into());

@@ -119,6 +119,46 @@ impl Peers {
     }
 }
 
+/// Dovecot alone, in a folder of its own.
+#[derive(Debug)]
+pub(crate) struct MailStore {
+    server: dovecot::Dovecot,
+    place: Place,
+}
+
+impl MailStore {
+    /// Start Dovecot and wait until it accepts connections.
+    pub(crate) fn start() -> Outcome<Self> {
+        packages::installed("dovecot-imapd")?;
+        packages::installed("dovecot-pop3d")?;
+        let place = Place::new()?;
+        authority::make(&place)?;
+        let server = dovecot::Dovecot::start(&place)?;
+        Ok(Self { server, place })
+    }
+
+    pub(crate) fn imap(&self) -> std::net::SocketAddr {
+        self.server.imap()
+    }
+
+    pub(crate) fn pop3(&self) -> std::net::SocketAddr {
+        self.server.pop3()
+    }
+
+    /// The password of every user.
+    pub(crate) fn password(&self) -> &'static str {
+        dovecot::PASSWORD
+    }
+
+    /// Puts a mail into the inbox of a user, past the server, which finds it at the next look.
+    pub(crate) fn put(&self, user: &str, name: &str, mail: &str) -> Outcome<()> {
+        for folder in ["", "/Maildir", "/Maildir/cur", "/Maildir/new", "/Maildir/tmp"] {
+            self.place.own_folder(&format!("mail/{user}{folder}"))?;
+        }
+        self.place.write(&format!("mail/{user}/Maildir/new/{name}"), mail).map(drop)
+    }
+}
+
 /// A database server alone, in a folder of its own.
 #[derive(Debug)]
 pub(crate) struct Database {

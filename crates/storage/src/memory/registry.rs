@@ -252,6 +252,7 @@ impl Mailboxes for MemoryStore {
         rows.mailboxes.remove(&id);
         rows.health.remove(&id);
         rows.probers.remove(&id);
+        rows.watching.watches.remove(&id);
         rows.budgets.remove(&id);
         rows.served.retain(|line, _| line.0 != id);
         rows.paused.remove(&Scope::Outbox(id));

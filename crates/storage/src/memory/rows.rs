@@ -24,6 +24,7 @@ use crate::queue::TimelineEntry;
 use crate::registry::{AuditEntry, Health, Scope};
 use crate::transition::ledger::LedgerRow;
 use crate::transition::queue::QueueRow;
+use crate::watches::Way;
 
 /// Everything that is stored.
 #[derive(Default)]
@@ -52,6 +53,7 @@ pub(super) struct Rows {
     pub(super) suppressions: BTreeMap<(ContractId, Address), Suppression>,
     /// The worker that tries a mailbox which failed.
     pub(super) probers: BTreeMap<MailboxId, WorkerId>,
+    pub(super) watching: WatchRows,
     pub(super) keys: BTreeMap<(ContractId, IdempotencyKey), QueueId>,
     pub(super) message_ids: BTreeMap<String, Vec<QueueId>>,
     pub(super) ledger: BTreeMap<LedgerId, StoredMail>,
@@ -119,6 +121,24 @@ pub(super) struct StoredMail {
     pub(super) timeline: Vec<LedgerEntry>,
     /// How much of the timeline is in the sequence of events.
     pub(super) told: usize,
+}
+
+/// Who watches, and what.
+#[derive(Default)]
+pub(super) struct WatchRows {
+    /// Until when each watcher is alive.
+    pub(super) watchers: BTreeMap<WorkerId, Timestamp>,
+    pub(super) watches: BTreeMap<MailboxId, WatchRow>,
+}
+
+/// What is known of an inbox's reading.
+#[derive(Default)]
+pub(super) struct WatchRow {
+    pub(super) watcher: Option<WorkerId>,
+    pub(super) fence: u64,
+    pub(super) due_at: Option<Timestamp>,
+    pub(super) way: Option<Way>,
+    pub(super) read_at: Option<Timestamp>,
 }
 
 impl Rows {

@@ -24,5 +24,6 @@ mod schema;
 mod store;
 mod suppressions;
 mod switches;
+mod watches;
 
 pub use store::{MySqlOptions, MySqlStore};

@@ -25,5 +25,6 @@ mod schema;
 mod store;
 mod suppressions;
 mod switches;
+mod watches;
 
 pub use store::{PgOptions, PgStore};

@@ -22,5 +22,6 @@ mod schema;
 mod store;
 mod suppressions;
 mod switches;
+mod watches;
 
 pub use store::{SqliteOptions, SqliteStore};

@@ -8,7 +8,7 @@ use postroom_core::ledger::RemoteKey;
 
 use crate::error::{ErrorKind, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Hint, IncomingSession, IncomingTransport, Listed,
+    Access, BodySink, CloseReport, Effect, Hint, IncomingSession, IncomingTransport, Listed, MailSink,
 };
 use crate::route::Route;
 
@@ -94,6 +94,8 @@ pub async fn incoming<P: IncomingPeer>(make: impl AsyncFn() -> P) {
     a_mail_arrives_as_it_lies_there_and_is_not_marked_as_read(&make().await).await;
     a_mail_that_is_gone_is_told_and_the_session_goes_on(&make().await).await;
     a_mail_beyond_the_limit_is_not_handed_over(&make().await).await;
+    many_mails_come_whole_and_each_has_its_own_end(&make().await).await;
+    of_many_mails_one_beyond_the_limit_costs_no_other(&make().await).await;
     a_failing_sink_breaks_the_session(&make().await).await;
     a_dropped_call_breaks_the_session(&make().await).await;
     what_is_deleted_goes_and_nothing_else_does(&make().await).await;
@@ -101,6 +103,7 @@ pub async fn incoming<P: IncomingPeer>(make: impl AsyncFn() -> P) {
     a_refused_sign_in_is_told_as_such(&make().await).await;
     a_probe_changes_nothing(&make().await).await;
     waiting_ends_in_time(&make().await).await;
+    the_next_uid_tells_whether_there_may_be_more(&make().await).await;
     let abilities = make().await.abilities();
     if abilities.folders {
         folders_are_listed_and_selected_by_their_names(&make().await).await;
@@ -146,6 +149,45 @@ impl BodySink for Collect {
         assert!(piece.len() <= 256 * 1024, "clause 4: a piece of {} bytes", piece.len());
         self.pieces.push(piece);
         if self.bytes().len() > self.room { Err(std::io::Error::other("full")) } else { Ok(()) }
+    }
+}
+
+/// Notes each mail with its end.
+#[derive(Debug, Default)]
+struct Many {
+    ended: Vec<(RemoteKey, Vec<u8>, crate::Result<()>)>,
+    begun: Option<(RemoteKey, Vec<u8>)>,
+    /// After so many mails it takes no more.
+    room: Option<usize>,
+}
+
+impl Many {
+    fn of(&self, key: &RemoteKey) -> (&[u8], Option<ErrorKind>) {
+        let mut found = self.ended.iter().filter(|(ended, ..)| ended == key);
+        let (_, bytes, end) = found.next().expect("clause 13: a mail was not ended");
+        assert!(found.next().is_none(), "clause 13: a mail was ended twice");
+        (bytes, end.as_ref().err().map(crate::Error::kind))
+    }
+}
+
+#[async_trait]
+impl MailSink for Many {
+    async fn begin(&mut self, key: &RemoteKey) -> std::io::Result<()> {
+        assert!(self.begun.is_none(), "clause 13: two mails at once");
+        self.begun = Some((key.clone(), Vec::new()));
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
+        assert!(piece.len() <= 256 * 1024, "clause 13: a piece of {} bytes", piece.len());
+        self.begun.as_mut().expect("clause 13: bytes of no mail").1.extend_from_slice(&piece);
+        if self.room == Some(self.ended.len()) { Err(std::io::Error::other("full")) } else { Ok(()) }
+    }
+
+    async fn end(&mut self, result: crate::Result<()>) -> std::io::Result<()> {
+        let (key, bytes) = self.begun.take().expect("clause 13: the end of no mail");
+        self.ended.push((key, bytes, result));
+        Ok(())
     }
 }
 
@@ -313,6 +355,68 @@ async fn a_mail_beyond_the_limit_is_not_handed_over(peer: &dyn IncomingPeer) {
     kept(session).await;
 }
 
+async fn many_mails_come_whole_and_each_has_its_own_end(peer: &dyn IncomingPeer) {
+    let mut mails = fill(peer, 120);
+    let lines = |lines: usize| [b"Subject: large\r\n\r\n".to_vec(), b"line\r\n".repeat(lines)].concat();
+    for large in [lines(100_000), b"\r\n".to_vec(), lines(43_687), mail(121)] {
+        peer.deliver(None, &large);
+        mails.push(large);
+    }
+    let mut session = inbox(peer).await;
+    let mut listed = everything(session.as_mut()).await;
+    kept(session).await;
+    peer.take_away(&mails[60]);
+    let mut session = inbox(peer).await;
+    // Its size is known wrongly, and one key is of no mail at all.
+    listed[3].size += 7;
+    listed[4].size = 0;
+    listed.push(Listed::new(RemoteKey::Content("0".repeat(64), 1), 9, None));
+    let mut sink = Many::default();
+    session.fetch_many(&listed, NO_LIMIT, &mut sink).await.expect("clause 13");
+    assert_eq!(sink.ended.len(), listed.len(), "clause 13");
+    for (listed, mail) in listed.iter().zip(&mails) {
+        match sink.of(&listed.key) {
+            (bytes, None) => assert!(bytes == mail, "clause 4: other bytes than the {}", mail.len()),
+            (bytes, Some(kind)) => {
+                assert_eq!((kind, bytes.len()), (ErrorKind::Gone, 0), "clause 5");
+                assert_eq!(*mail, mails[60], "clause 13: {} is gone", listed.key);
+            }
+        }
+    }
+    assert_eq!(sink.of(&listed[124].key), (&b""[..], Some(ErrorKind::Gone)), "clause 5");
+    assert_eq!(fetched(session.as_mut(), &listed[0].key).await, mails[0], "clause 13");
+    session.fetch_many(&[], NO_LIMIT, &mut Many::default()).await.expect("clause 13: nothing to do");
+    let mut sink = Many { room: Some(2), ..Many::default() };
+    let error = session.fetch_many(&listed[..9], NO_LIMIT, &mut sink).await.expect_err("clause 12");
+    assert_eq!((error.kind(), sink.ended.len()), (ErrorKind::Stopped, 2), "clause 12");
+    is_broken(session.as_mut()).await;
+    assert!(peer.kept(None).iter().all(|mail| !mail.seen), "clause 4: marked as read");
+}
+
+async fn of_many_mails_one_beyond_the_limit_costs_no_other(peer: &dyn IncomingPeer) {
+    fill(peer, 2);
+    let large = [mail(3), b"line\r\n".repeat(9)].concat();
+    peer.deliver(None, &large);
+    let mails = fill(peer, 2);
+    let mut session = inbox(peer).await;
+    let mut listed = everything(session.as_mut()).await;
+    let limit = mails[0].len() as u64;
+    // As the server says, and smaller.
+    for size in [large.len() as u64, limit] {
+        listed[2].size = size;
+        let mut sink = Many::default();
+        session.fetch_many(&listed, limit, &mut sink).await.expect("clause 13");
+        for (at, listed) in listed.iter().enumerate() {
+            let (bytes, end) = sink.of(&listed.key);
+            assert_eq!(end, (at == 2).then_some(ErrorKind::TooLarge), "clause 13");
+            assert!(bytes.len() as u64 <= limit, "clause 13");
+            let (whole, want) = if at == 2 { (false, &large) } else { (true, &mails[at % 3]) };
+            assert!(want.starts_with(bytes) && whole == (bytes == want), "clause 13");
+        }
+    }
+    kept(session).await;
+}
+
 async fn is_broken(session: &mut dyn IncomingSession) {
     assert!(session.select(None, Access::ReadOnly).await.is_err(), "clause 12");
     assert!(session.list(None, 1).await.is_err(), "clause 12");
@@ -401,6 +505,33 @@ async fn waiting_ends_in_time(peer: &dyn IncomingPeer) {
         assert_eq!(hint.expect("clause 9"), Hint::Changed, "clause 9");
         assert_eq!(everything(session.as_mut()).await.len(), 2, "clause 9");
     }
+    if session.wait(Duration::ZERO).await.expect("clause 14") != Hint::Poll {
+        assert_eq!(session.wait(Duration::ZERO).await.expect("clause 14"), Hint::Quiet, "clause 14");
+        let there = everything(session.as_mut()).await.len();
+        peer.deliver(None, &mail(3));
+        assert_eq!(session.wait(Duration::ZERO).await.expect("clause 14"), Hint::Changed, "clause 14");
+        assert_eq!(everything(session.as_mut()).await.len(), there + 1, "clause 14");
+        assert_eq!(session.wait(Duration::ZERO).await.expect("clause 14"), Hint::Quiet, "clause 14");
+    }
+    kept(session).await;
+}
+
+async fn the_next_uid_tells_whether_there_may_be_more(peer: &dyn IncomingPeer) {
+    let mails = fill(peer, 2);
+    let mut session = inbox(peer).await;
+    let listed = everything(session.as_mut()).await;
+    kept(session).await;
+    let RemoteKey::Uid(last) = listed[1].key else { return };
+    // A mail that goes brings no news; one that comes does.
+    peer.take_away(&mails[0]);
+    let mut session = open(peer).await;
+    let selected = session.select(None, Access::ReadOnly).await.expect("the inbox");
+    assert!(selected.may_hold_above(last - 1), "clause 14");
+    let says_so = selected.uid_next.is_some();
+    assert_eq!(selected.may_hold_above(last), !says_so, "clause 14");
+    peer.deliver(None, &mail(3));
+    let selected = session.select(None, Access::ReadOnly).await.expect("the inbox");
+    assert!(selected.may_hold_above(last), "clause 14");
     kept(session).await;
 }
 

@@ -20,7 +20,7 @@ use crate::wire::stream::Stream;
 const RESPONSE_LIMIT: usize = 1024 * 1024;
 
 /// The greatest number of responses to one command: more than a folder list or a window of mails needs.
-const RESPONSES_LIMIT: u32 = 200_000;
+pub(super) const RESPONSES_LIMIT: u32 = 200_000;
 
 /// Capabilities that are remembered of one server.
 const CAPABILITIES_LIMIT: usize = 256;
@@ -74,12 +74,25 @@ impl Completion {
     }
 }
 
+/// What a response is to the command that is being answered.
+#[derive(Debug)]
+pub(super) enum Heard<'a> {
+    /// Its end.
+    End(Completion),
+    /// A request to go on.
+    GoOn,
+    /// Anything else.
+    Untagged(Response<'a>),
+}
+
 /// The conversation with a server.
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) timeouts: IncomingTimeouts,
     pub(super) view: View,
+    /// Whether the server has not refused to push.
+    pub(super) pushes: bool,
     capabilities: BTreeSet<String>,
     tags: RandomState,
     sent: u64,
@@ -97,6 +110,7 @@ impl Conversation {
             stream,
             timeouts,
             view: View::default(),
+            pushes: true,
             capabilities: BTreeSet::new(),
             tags: RandomState::new(),
             sent: 0,
@@ -216,18 +230,10 @@ impl Conversation {
     ) -> Result<Completion> {
         for _ in 0..RESPONSES_LIMIT {
             let bytes = self.response().await?;
-            match parse(&bytes) {
-                Response::Tagged(other, status) if other == tag.as_bytes() => {
-                    return Ok(Completion::new(&status));
-                }
-                Response::Tagged(..) => {
-                    return Err(self.broken_rule("an answer to a command that was not sent"));
-                }
-                Response::Continue(_) => return Err(self.broken_rule("it was told to go on with nothing")),
-                response => {
-                    self.note(&response)?;
-                    each(response).map_err(|rule| self.broken_rule(rule))?;
-                }
+            match self.heard(tag, parse(&bytes))? {
+                Heard::End(completion) => return Ok(completion),
+                Heard::GoOn => return Err(self.broken_rule("it was told to go on with nothing")),
+                Heard::Untagged(response) => each(response).map_err(|rule| self.broken_rule(rule))?,
             }
         }
         Err(self.broken_rule("too many responses to one command"))
@@ -237,18 +243,31 @@ impl Conversation {
     pub(super) async fn continuation(&mut self, tag: &str) -> Result<Option<Completion>> {
         for _ in 0..RESPONSES_LIMIT {
             let bytes = self.response().await?;
-            match parse(&bytes) {
-                Response::Continue(_) => return Ok(None),
-                Response::Tagged(other, status) if other == tag.as_bytes() => {
-                    return Ok(Some(Completion::new(&status)));
-                }
-                Response::Tagged(..) => {
-                    return Err(self.broken_rule("an answer to a command that was not sent"));
-                }
-                response => self.note(&response)?,
+            match self.heard(tag, parse(&bytes))? {
+                Heard::End(completion) => return Ok(Some(completion)),
+                Heard::GoOn => return Ok(None),
+                Heard::Untagged(_) => {}
             }
         }
         Err(self.broken_rule("too many responses to one command"))
+    }
+
+    /// What a response is to the command that was sent under `tag`. What is untagged is noted.
+    ///
+    /// # Errors
+    /// An answer to another command, and a farewell.
+    pub(super) fn heard<'a>(&mut self, tag: &str, response: Response<'a>) -> Result<Heard<'a>> {
+        match response {
+            Response::Tagged(other, status) if other == tag.as_bytes() => {
+                Ok(Heard::End(Completion::new(&status)))
+            }
+            Response::Tagged(..) => Err(self.broken_rule("an answer to a command that was not sent")),
+            Response::Continue(_) => Ok(Heard::GoOn),
+            response => {
+                self.note(&response)?;
+                Ok(Heard::Untagged(response))
+            }
+        }
     }
 
     /// Takes to heart what may be said at any time.

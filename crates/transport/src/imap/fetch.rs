@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::BodySink;
 
 /// The length of a piece in bytes.
-const PIECE: usize = 256 * 1024;
+pub(super) const PIECE: usize = 256 * 1024;
 
 /// What one command brought.
 #[derive(Debug, Default)]
@@ -51,18 +51,29 @@ pub(super) async fn mail(
         let was_empty = piece.is_empty();
         received += piece.len() as u64;
         if received > limit || size.is_some_and(|size| size > limit) {
+            // Its header is worth having: it says whose mail it is.
+            let room = usize::try_from(limit.saturating_sub(received - piece.len() as u64));
+            write(sink, piece.slice(..piece.len().min(room.unwrap_or(usize::MAX)))).await?;
             return Err(error(ErrorKind::TooLarge));
         }
-        if !was_empty {
-            // The caller knows what is wrong with its sink; here it only ends the conversation.
-            let written = sink.write(piece).await;
-            written.map_err(|cause| error(ErrorKind::Stopped).with_source(cause))?;
-        }
+        write(sink, piece).await?;
         // Some servers tell a wrong size: a short piece before that size is asked for its rest, and a whole piece always.
         if was_empty || (ended && size.is_none_or(|size| received >= size)) {
             return Ok(());
         }
     }
+}
+
+async fn write(sink: &mut dyn BodySink, piece: Bytes) -> Result<()> {
+    match piece.is_empty() {
+        true => Ok(()),
+        // The caller knows what is wrong with its sink; here it only ends the conversation.
+        false => sink.write(piece).await.map_err(stopped),
+    }
+}
+
+pub(super) fn stopped(cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(cause)
 }
 
 /// Asks for the piece from `origin` on.

@@ -7,6 +7,8 @@ pub(super) fn kind(stage: Stage, code: Option<&[u8]>, text: &str) -> ErrorKind {
     let signing_in = stage <= Stage::SignIn;
     match code.unwrap_or_default().to_ascii_uppercase().as_slice() {
         b"UNAVAILABLE" | b"SERVERBUG" if signing_in => ErrorKind::SignInUnavailable,
+        // A server says this of the one mail that it can't read, again and again: the next mail must not wait for it.
+        b"SERVERBUG" if stage == Stage::Fetch => ErrorKind::Refused,
         b"UNAVAILABLE" | b"SERVERBUG" | b"EXPUNGEISSUED" => ErrorKind::Deferred,
         b"LIMIT" | b"THROTTLED" => ErrorKind::Throttled,
         b"INUSE" => ErrorKind::InUse,
@@ -43,6 +45,8 @@ mod tests {
             (Stage::SignIn, "AUTHENTICATIONFAILED", "too many logins", ErrorKind::SignInRefused),
             (Stage::Folder, "NONEXISTENT", "", ErrorKind::FolderMissing),
             (Stage::Folder, "UNAVAILABLE", "", ErrorKind::Deferred),
+            (Stage::Fetch, "SERVERBUG", "", ErrorKind::Refused),
+            (Stage::List, "SERVERBUG", "", ErrorKind::Deferred),
             (Stage::Settle, "TRYCREATE", "", ErrorKind::FolderMissing),
             (Stage::Settle, "OVERQUOTA", "", ErrorKind::Refused),
             (Stage::List, "", "no", ErrorKind::Refused),

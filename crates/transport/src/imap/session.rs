@@ -7,10 +7,11 @@ use postroom_core::ledger::RemoteKey;
 use super::conversation::{Conversation, View};
 use super::folder::{decode, encode, quoted};
 use super::response::{Condition, Response};
-use super::{append, fetch, list, settle, wait};
+use super::token::Scanner;
+use super::{append, fetch, fetch_many, list, settle, wait};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, Selected,
+    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
 };
 
 /// The folder that every mailbox has (RFC 3501 section 5.1).
@@ -75,17 +76,20 @@ impl Session {
             Access::ReadOnly => "EXAMINE",
             Access::ReadWrite => "SELECT",
         };
-        let (mut epoch, mut exists) = (None, None);
+        let (mut epoch, mut exists, mut uid_next) = (None, None, None);
         let completion = self
             .talk
             .command(&format!("{verb} {}", quoted(&encode(name))), &mut |response| {
                 match response {
                     Response::Exists(count) => exists = Some(count),
                     Response::Untagged(status) if status.condition == Condition::Ok => {
-                        if let Some((code, number)) = status.code
-                            && code.eq_ignore_ascii_case(b"UIDVALIDITY")
-                        {
-                            epoch = super::token::Scanner::new(number).positive();
+                        if let Some((code, number)) = status.code {
+                            let number = Scanner::new(number).positive();
+                            match code.to_ascii_uppercase().as_slice() {
+                                b"UIDVALIDITY" => epoch = number,
+                                b"UIDNEXT" => uid_next = number,
+                                _ => {}
+                            }
                         }
                     }
                     _ => {}
@@ -107,7 +111,7 @@ impl Session {
         let exists = exists.ok_or_else(|| self.talk.broken_rule("no EXISTS"))?;
         self.talk.view.changed = false;
         self.selected = Some(access);
-        Ok(Selected::new(Some(epoch), exists))
+        Ok(Selected::new(Some(epoch), exists).with_uid_next(uid_next))
     }
 
     async fn search_message_id(&mut self, message_id: &str) -> Result<Vec<RemoteKey>> {
@@ -162,6 +166,17 @@ impl IncomingSession for Session {
         let uid = list::uid(key, Stage::Fetch)?;
         self.begin_selected(Stage::Fetch, Access::ReadOnly)?;
         let result = fetch::mail(&mut self.talk, uid, limit, sink).await;
+        self.talk.end(result)
+    }
+
+    async fn fetch_many<'a>(
+        &mut self,
+        mails: &[Listed],
+        limit: u64,
+        sink: &'a mut (dyn MailSink + 'a),
+    ) -> Result<()> {
+        self.begin_selected(Stage::Fetch, Access::ReadOnly)?;
+        let result = fetch_many::mails(&mut self.talk, mails, limit, sink).await;
         self.talk.end(result)
     }
 

@@ -155,7 +155,7 @@ fn chunks(uids: &BTreeSet<u32>) -> Vec<BTreeSet<u32>> {
 }
 
 /// A sequence set (RFC 3501 section 9), runs as ranges.
-fn set(uids: &BTreeSet<u32>) -> String {
+pub(super) fn set(uids: &BTreeSet<u32>) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &uid in uids {
         match runs.last_mut() {

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed, Selected,
+    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed,
+    MailSink, OneOfMany, Selected, is_of_one_mail,
 };
 use crate::memory::failing::Failing;
 use crate::probe::ProbeReport;
@@ -293,12 +294,15 @@ impl IncomingSession for Session {
             let shelf = shelves.get(folder).ok_or(Error::new(ErrorKind::FolderMissing, Stage::Folder))?;
             session.selected = Some((folder.to_owned(), access));
             let exists = u32::try_from(shelf.mails.len()).unwrap_or(u32::MAX);
-            Ok(Selected::new((!session.is_pop3).then_some(shelf.epoch), exists))
+            let is_imap = !session.is_pop3;
+            let uid_next = shelf.last_uid.checked_add(1).filter(|_| is_imap);
+            Ok(Selected::new(is_imap.then_some(shelf.epoch), exists).with_uid_next(uid_next))
         })
     }
 
     async fn list<'a>(&mut self, after: Option<&'a RemoteKey>, limit: usize) -> Result<Vec<Listed>> {
         let after = after.and_then(uid).unwrap_or(0);
+        self.changes.mark_unchanged();
         self.on_shelf(Stage::List, |shelf, session| {
             let behind = shelf.mails.iter().filter(|mail| mail.uid > after).take(limit);
             let size = |mail: &Kept| u64::try_from(mail.content.len()).unwrap_or(u64::MAX);
@@ -328,6 +332,31 @@ impl IncomingSession for Session {
             written.map_err(|error| Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(error))?;
         }
         self.is_broken = false;
+        Ok(())
+    }
+
+    async fn fetch_many<'a>(
+        &mut self,
+        mails: &[Listed],
+        limit: u64,
+        sink: &'a mut (dyn MailSink + 'a),
+    ) -> Result<()> {
+        self.on_shelf(Stage::Fetch, |_, _| Ok(()))?;
+        for listed in mails {
+            let stopped = |cause| Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(cause);
+            // A sink that fails, or a future that is dropped here, leaves it so.
+            self.is_broken = true;
+            sink.begin(&listed.key).await.map_err(stopped)?;
+            self.is_broken = false;
+            let fetched = self.fetch(&listed.key, limit, &mut OneOfMany(&mut *sink)).await;
+            let ended = match fetched {
+                Err(error) if !is_of_one_mail(&error) => return Err(error),
+                ended => ended,
+            };
+            self.is_broken = true;
+            sink.end(ended).await.map_err(stopped)?;
+            self.is_broken = false;
+        }
         Ok(())
     }
 
@@ -392,10 +421,11 @@ impl IncomingSession for Session {
             return Ok(Hint::Poll);
         }
         self.on_shelf(Stage::Wait, |_, _| Ok(()))?;
-        match timeout(at_most, self.changes.changed()).await {
-            Ok(_) => Ok(Hint::Changed),
-            Err(_) => Ok(Hint::Quiet),
-        }
+        // As over the wire: dropped while it waits, it is broken.
+        self.is_broken = true;
+        let changed = timeout(at_most, self.changes.changed()).await.is_ok();
+        self.is_broken = false;
+        Ok(if changed { Hint::Changed } else { Hint::Quiet })
     }
 
     async fn close(mut self: Box<Self>) -> CloseReport {

@@ -3,32 +3,36 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::reply::{Reply, Unstuff};
+use super::reply::Reply;
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::incoming::BodySink;
 use crate::timeouts::IncomingTimeouts;
 use crate::wire::stream::Stream;
 
 /// The greatest length of a status line or a line of a listing in bytes: RFC 2449 section 4 allows 512.
 const LINE_LIMIT: usize = 4096;
 
-/// The greatest length of a piece in bytes.
-const PIECE: usize = 256 * 1024;
+/// What the server offers beyond the commands of RFC 1939 (RFC 2449 section 6).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Offers {
+    /// PIPELINING: commands may be sent before the one before is answered.
+    pub(super) pipelining: bool,
+    /// TOP: the header of a mail can be had without the mail.
+    pub(super) top: bool,
+}
 
 /// The conversation with a server.
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) timeouts: IncomingTimeouts,
+    pub(super) offers: Offers,
     stage: Stage,
     is_broken: bool,
 }
 
 impl Conversation {
     pub(super) fn new(stream: Stream, timeouts: IncomingTimeouts) -> Self {
-        Self { stream, timeouts, stage: Stage::Greeting, is_broken: false }
+        Self { stream, timeouts, offers: Offers::default(), stage: Stage::Greeting, is_broken: false }
     }
 
     /// Begins what must not be continued when it is dropped half-way.
@@ -81,7 +85,7 @@ impl Conversation {
         Reply::parse(&line).map(Some).ok_or_else(|| self.broken_rule("neither a prompt nor +OK nor -ERR"))
     }
 
-    /// Sends a line.
+    /// Sends a line, or some, each without its end of line.
     pub(super) async fn send(&mut self, line: &str) -> Result<()> {
         self.stream.enter(self.stage, self.timeouts.command);
         if !self.stream.is_quiet() {
@@ -124,34 +128,5 @@ impl Conversation {
             .map_err(|rule| self.broken_rule(rule))?;
         }
         Err(self.broken_rule("too many lines"))
-    }
-
-    /// Fetches a mail into `sink`; at most `limit` bytes are handed on.
-    ///
-    /// # Errors
-    /// A refusal by its meaning; [`ErrorKind::TooLarge`]; whatever breaks the conversation.
-    pub(super) async fn retrieve(&mut self, number: u32, limit: u64, sink: &mut dyn BodySink) -> Result<()> {
-        self.granted(&format!("RETR {number}")).await?;
-        let (mut state, mut received) = (Unstuff::LineStart, 0_u64);
-        while state != Unstuff::Ended {
-            self.enter(self.stage, self.timeouts.piece);
-            let mut piece = Vec::new();
-            while piece.len() < PIECE && state != Unstuff::Ended {
-                let bytes = self.stream.read_piece(PIECE - piece.len()).await?;
-                if state.read(&bytes, &mut piece) < bytes.len() {
-                    return Err(self.broken_rule("more than the mail that was asked for"));
-                }
-            }
-            received += piece.len() as u64;
-            if received > limit {
-                return Err(Error::new(ErrorKind::TooLarge, self.stage));
-            }
-            if !piece.is_empty() {
-                // The caller knows what is wrong with its sink; here it only ends the conversation.
-                let written = sink.write(Bytes::from(piece)).await;
-                written.map_err(|cause| Error::new(ErrorKind::Stopped, self.stage).with_source(cause))?;
-            }
-        }
-        Ok(())
     }
 }

@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use super::conversation::Conversation;
 use super::maildrop::{MAILS_LIMIT, Maildrop, is_legal};
 use super::reply::numbered;
+use super::retrieve;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, Selected,
+    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
 };
 
 /// The largest mail in bytes that is read for the sake of its key.
@@ -98,7 +99,7 @@ impl Session {
                 );
             }
             let mut hashing = Hashing::default();
-            self.talk.retrieve(number, HASHED_LIMIT, &mut hashing).await?;
+            retrieve::mail(&mut self.talk, number, HASHED_LIMIT, &mut hashing).await?;
             self.maildrop().await?.set_content(place, HEXLOWER.encode(&hashing.0.finalize()));
         }
         Ok(())
@@ -139,7 +140,22 @@ impl Session {
         if size > limit {
             return Err(Error::new(ErrorKind::TooLarge, Stage::Fetch));
         }
-        self.talk.retrieve(number, limit, sink).await
+        retrieve::mail(&mut self.talk, number, limit, sink).await
+    }
+
+    async fn mails(&mut self, mails: &[Listed], limit: u64, sink: &mut dyn MailSink) -> Result<()> {
+        let mut asked = Vec::with_capacity(mails.len());
+        for listed in mails {
+            let entry = match self.place(&listed.key).await? {
+                Some(place) => {
+                    let entry = &self.maildrop().await?.entries()[place];
+                    Some((entry.number, entry.size))
+                }
+                None => None,
+            };
+            asked.push((&listed.key, entry));
+        }
+        retrieve::mails(&mut self.talk, &asked, limit, sink).await
     }
 
     async fn delete(&mut self, effects: &[(RemoteKey, Effect)]) -> Result<()> {
@@ -199,6 +215,17 @@ impl IncomingSession for Session {
     ) -> Result<()> {
         self.talk.begin(Stage::Fetch)?;
         let result = self.mail(key, limit, sink).await;
+        self.talk.end(result)
+    }
+
+    async fn fetch_many<'a>(
+        &mut self,
+        mails: &[Listed],
+        limit: u64,
+        sink: &'a mut (dyn MailSink + 'a),
+    ) -> Result<()> {
+        self.talk.begin(Stage::Fetch)?;
+        let result = self.mails(mails, limit, sink).await;
         self.talk.end(result)
     }
 

@@ -6,7 +6,7 @@ use postroom_core::endpoint::Tls;
 use postroom_core::secret::ExposeSecret;
 use zeroize::Zeroizing;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Offers};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::probe::ProbeReport;
 use crate::route::Route;
@@ -50,6 +50,8 @@ pub(super) async fn establish(
         talk.enter(Stage::Greeting, timeouts.command);
         capabilities = self::capabilities(&mut talk).await?;
     }
+    let offers = |name| capabilities.iter().flatten().any(|one| one == name);
+    talk.offers = Offers { pipelining: offers("PIPELINING"), top: offers("TOP") };
     let shown = capabilities.as_ref().map_or_else(|| "no CAPA".to_owned(), |offered| offered.join(", "));
     report.pass(Stage::Greeting, shown);
     sasl::permit(route, talk.stream.is_encrypted())?;

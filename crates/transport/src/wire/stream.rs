@@ -116,13 +116,22 @@ impl Stream {
         }
     }
 
-    /// At least one and at most `most` bytes, for contents that are taken piece by piece.
-    pub(crate) async fn read_piece(&mut self, most: usize) -> Result<Bytes> {
+    /// Shows `take` at least one byte, for contents that are taken piece by piece; what it says it took is gone.
+    #[cfg(any(test, feature = "pop3"))]
+    pub(crate) async fn read_by(&mut self, take: impl FnOnce(&[u8]) -> usize) -> Result<()> {
         self.usable()?;
         if self.buffer.is_empty() {
             self.fill().await?;
         }
-        Ok(self.buffer.split_to(most.min(self.buffer.len())).freeze())
+        let taken = take(&self.buffer);
+        self.buffer.advance(taken.min(self.buffer.len()));
+        Ok(())
+    }
+
+    /// Whether something has arrived that was not read.
+    #[cfg(feature = "pop3")]
+    pub(crate) fn has_more(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// Exactly `length` bytes. Memory follows what arrives, not what was announced; the caller bounds `length`.
@@ -340,8 +349,16 @@ mod tests {
         assert_eq!(stream.read_line(20).await.expect("a line"), "bare");
         assert_eq!(stream.read_line(20).await.expect("a line"), "");
         assert_eq!(stream.read_exact(7).await.expect("a literal"), "literal");
-        assert_eq!(stream.read_piece(2).await.expect("a piece"), "re");
-        assert_eq!(stream.read_piece(20).await.expect("a piece"), "st");
+        let mut pieces = Vec::new();
+        for most in [2, 20] {
+            let take = |bytes: &[u8]| {
+                let length = most.min(bytes.len());
+                pieces.push(bytes[..length].to_vec());
+                length
+            };
+            stream.read_by(take).await.expect("a piece");
+        }
+        assert_eq!(pieces, [b"re", b"st"]);
         assert!(stream.is_quiet());
     }
 

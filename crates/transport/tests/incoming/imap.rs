@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use postroom_core::ledger::RemoteKey;
 use postroom_transport::{
-    Access, CloseReport, Effect, ErrorKind, Folder, Hint, IncomingSession, IncomingTimeouts, Listed, Result,
-    Stage,
+    Access, CloseReport, Effect, ErrorKind, Folder, IncomingSession, IncomingTimeouts, Listed, Result, Stage,
 };
 
 use crate::scripted::{self, PATIENCE, fetch, read, signed_in};
 
 /// Plays a dialogue to a session on its examined inbox.
-async fn play<R>(name: &str, act: impl AsyncFnOnce(&mut dyn IncomingSession) -> Result<R>) -> Result<R> {
+pub(crate) async fn play<R>(
+    name: &str,
+    act: impl AsyncFnOnce(&mut dyn IncomingSession) -> Result<R>,
+) -> Result<R> {
     let name = format!("imap/{name}");
     scripted::play(&name, &signed_in(&name), IncomingTimeouts::all(PATIENCE), async |mut session| {
         session.select(None, Access::ReadOnly).await?;
@@ -218,35 +220,6 @@ async fn a_search_that_is_refused_or_unanswered_is_not_empty() {
     })
     .await
     .unwrap();
-}
-
-#[tokio::test]
-async fn idle_tells_a_change_a_refusal_and_silence_apart() {
-    let long = Duration::from_secs(600);
-    play("idle", async |session| {
-        assert_eq!(session.wait(long).await?, Hint::Changed);
-        assert_eq!(session.wait(long).await?, Hint::Changed);
-        Ok(())
-    })
-    .await
-    .unwrap();
-    assert_eq!(play("idle_refused", async |session| session.wait(long).await).await.unwrap(), Hint::Poll);
-    // A list without an answer would be refused: the session is whole after the deadline.
-    let quiet = play("idle_quiet", async |session| {
-        let hint = session.wait(Duration::from_millis(20)).await?;
-        assert!(session.list(None, 0).await?.is_empty());
-        Ok(hint)
-    });
-    assert_eq!(quiet.await.unwrap(), Hint::Quiet);
-}
-
-#[tokio::test]
-async fn the_end_of_the_connection_is_no_change() {
-    for name in ["idle_closed", "idle_bye"] {
-        let waited = play(name, async |session| session.wait(Duration::from_secs(600)).await).await;
-        let error = waited.expect_err(name);
-        assert_eq!((error.kind(), error.stage()), (ErrorKind::Disconnected, Stage::Wait), "{name}");
-    }
 }
 
 /// Plays a dialogue of a server without extensions to a session on its selected inbox.

@@ -13,7 +13,8 @@ use postroom_core::ledger::RemoteKey;
 use postroom_testkit::script::ScriptedServer;
 use postroom_transport::by_protocol::ByProtocol;
 use postroom_transport::{
-    BodySink, Error, IncomingSession, IncomingTimeouts, IncomingTransport, Protocol, Result, Route,
+    BodySink, Error, ErrorKind, IncomingSession, IncomingTimeouts, IncomingTransport, Listed, MailSink,
+    Protocol, Result, Route,
 };
 use tracing::span::{Attributes, Id, Record};
 
@@ -151,4 +152,45 @@ impl BodySink for Collect {
 pub(crate) async fn fetch(session: &mut dyn IncomingSession, key: &RemoteKey, limit: u64) -> Result<Vec<u8>> {
     let mut sink = Collect::default();
     session.fetch(key, limit, &mut sink).await.map(|()| sink.0)
+}
+
+/// What became of each mail of many, in the order of their ends; what was begun and not ended comes last.
+#[derive(Debug, Default)]
+pub(crate) struct Many(pub(crate) Vec<(RemoteKey, Vec<u8>, Option<Result<()>>)>);
+
+impl Many {
+    /// Each mail that came whole, and the kind of error of each other.
+    pub(crate) fn ended(&self) -> Vec<(String, std::result::Result<&str, ErrorKind>)> {
+        let ended = self.0.iter().filter_map(|(key, bytes, end)| {
+            let told = match end.as_ref()? {
+                Ok(()) => Ok(std::str::from_utf8(bytes).unwrap()),
+                Err(error) => Err(error.kind()),
+            };
+            Some((key.to_string(), told))
+        });
+        ended.collect()
+    }
+}
+
+#[async_trait]
+impl MailSink for Many {
+    async fn begin(&mut self, key: &RemoteKey) -> std::io::Result<()> {
+        self.0.push((key.clone(), Vec::new(), None));
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
+        self.0.last_mut().unwrap().1.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    async fn end(&mut self, result: Result<()>) -> std::io::Result<()> {
+        self.0.last_mut().unwrap().2 = Some(result);
+        Ok(())
+    }
+}
+
+/// Mails with these keys, each of 4 bytes as it is said.
+pub(crate) fn listed(keys: impl IntoIterator<Item = RemoteKey>) -> Vec<Listed> {
+    keys.into_iter().map(|key| Listed::new(key, 4, None)).collect()
 }

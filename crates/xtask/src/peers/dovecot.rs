@@ -50,6 +50,14 @@ impl Dovecot {
         Ok(Self { addresses, configuration, mail, sign_in, _server: server })
     }
 
+    pub(super) fn imap(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    pub(super) fn pop3(&self) -> SocketAddr {
+        self.addresses[2]
+    }
+
     pub(super) fn lmtp(&self) -> SocketAddr {
         self.addresses[4]
     }

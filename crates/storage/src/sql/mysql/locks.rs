@@ -89,6 +89,11 @@ pub(super) async fn intake(tx: &mut MySqlConnection, mailbox: MailboxId) -> Resu
     exclusive(tx, "intake", place_of(mailbox)).await
 }
 
+/// Those who take inboxes, renew or end come one after the other: what is a share is counted by what others have.
+pub(super) async fn watches(tx: &mut MySqlConnection) -> Result<()> {
+    exclusive(tx, "watches", 0).await
+}
+
 /// Those who claim received mail come one after the other: of a mailbox one mail at a time is handled.
 pub(super) async fn handlers(tx: &mut MySqlConnection) -> Result<()> {
     exclusive(tx, "handlers", 0).await

@@ -252,6 +252,7 @@ async fn remove_in(
     let had_secret = write_secret(tx, id, &SecretWrite::Clear).await? > 0;
     for sql in [
         "DELETE FROM postroom_health WHERE mailbox = ?",
+        "DELETE FROM postroom_watch WHERE mailbox = ?",
         "DELETE FROM postroom_budget WHERE owner = CONCAT('outbox/', ?)",
         "DELETE FROM postroom_pause WHERE scope = 'outbox' AND subject = CAST(? AS CHAR)",
         "DELETE FROM postroom_mailbox WHERE id = ?",

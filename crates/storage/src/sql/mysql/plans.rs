@@ -9,7 +9,10 @@ use super::failed::{code, failed, unavailable};
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
-use super::{audit, bodies, budgets, events, faults, lanes, links, locks, mailboxes, switches};
+use super::{
+    audit, bodies, budgets, correspondents, events, faults, lanes, links, locks, mailboxes, suppressions,
+    switches, watches,
+};
 use crate::clock::Clock;
 use crate::queue::QueueIntake;
 
@@ -157,6 +160,12 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_work::OPEN_CLAIMS,
         ledger_desk::ONE,
         ledger_desk::TIMELINE,
+        watches::SHARE,
+        watches::DUE,
+        watches::FENCES,
+        watches::READ,
+        watches::HELD,
+        watches::RELEASE,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER.into_iter().flatten());

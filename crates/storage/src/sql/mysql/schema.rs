@@ -19,7 +19,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(3, "queue", include_str!("../../../migrations/mysql/0003_queue.sql")),
     migration(4, "ledger", include_str!("../../../migrations/mysql/0004_ledger.sql")),
     migration(5, "budgets", include_str!("../../../migrations/mysql/0005_budgets.sql")),
-    migration(6, "automatic", include_str!("../../../migrations/mysql/0006_automatic.sql")),
+    migration(6, "watches", include_str!("../../../migrations/mysql/0006_watches.sql")),
+    migration(7, "automatic", include_str!("../../../migrations/mysql/0007_automatic.sql")),
 ];
 
 /// A long migration is no reason to give up.

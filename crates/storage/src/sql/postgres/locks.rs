@@ -61,6 +61,11 @@ pub(super) async fn intake(tx: &mut PgConnection, mailbox: MailboxId) -> Result<
     exclusive(tx, &format!("intake/{mailbox}")).await
 }
 
+/// Those who take inboxes, renew or end come one after the other: what is a share is counted by what others have.
+pub(super) async fn watches(tx: &mut PgConnection) -> Result<()> {
+    exclusive(tx, "watches").await
+}
+
 /// Those who claim received mail come one after the other: of a mailbox one mail at a time is handled.
 pub(super) async fn handlers(tx: &mut PgConnection) -> Result<()> {
     exclusive(tx, "handlers").await

@@ -246,6 +246,7 @@ async fn remove_in(
     let had_secret = write_secret(tx, id, &SecretWrite::Clear).await? > 0;
     for sql in [
         "DELETE FROM postroom_health WHERE mailbox = $1",
+        "DELETE FROM postroom_watch WHERE mailbox = $1",
         "DELETE FROM postroom_budget WHERE owner = 'outbox/' || $1::bigint",
         "DELETE FROM postroom_pause WHERE scope = 'outbox' AND subject = $1::text",
         "DELETE FROM postroom_mailbox WHERE id = $1",

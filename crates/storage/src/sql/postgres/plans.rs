@@ -6,7 +6,10 @@ use sqlx::AssertSqlSafe;
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::PgStore;
-use super::{audit, bodies, budgets, events, faults, lanes, links, mailboxes, switches};
+use super::{
+    audit, bodies, budgets, correspondents, events, faults, lanes, links, mailboxes, suppressions, switches,
+    watches,
+};
 
 /// The plan of a statement, as it is made once for all its parameters.
 async fn plan(store: &PgStore, sql: &str) -> Vec<String> {
@@ -96,6 +99,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_work::OPEN_CLAIMS,
         ledger_desk::ONE,
         ledger_desk::TIMELINE,
+        watches::SHARE,
+        watches::TAKE,
+        watches::READ,
+        watches::HELD,
+        watches::RELEASE,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER);

@@ -156,7 +156,7 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     for sql in [
         "DROP TABLE postroom_answer",
         "DROP TABLE postroom_suppression",
-        "DELETE FROM postroom_migration WHERE version = 6",
+        "DELETE FROM postroom_migration WHERE version = 7",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }

@@ -241,6 +241,7 @@ async fn remove_in(
     let had_secret = write_secret(tx, id, &SecretWrite::Clear).await? > 0;
     for sql in [
         "DELETE FROM postroom_health WHERE mailbox = ?",
+        "DELETE FROM postroom_watch WHERE mailbox = ?",
         "DELETE FROM postroom_queue_lane WHERE outbox = ?",
         "DELETE FROM postroom_queue_line WHERE outbox = ?",
         "DELETE FROM postroom_budget WHERE owner = 'outbox/' || ?",

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
 use super::queue::{desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::SqliteStore;
-use super::{audit, bodies, budgets, events, lanes, links, mailboxes};
+use super::{audit, bodies, budgets, correspondents, events, lanes, links, mailboxes, suppressions, watches};
 
 /// The steps of a statement's plan.
 async fn plan(store: &SqliteStore, sql: &str) -> Vec<String> {
@@ -76,6 +76,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_work::OPEN_CLAIMS,
         ledger_desk::ONE,
         ledger_desk::TIMELINE,
+        watches::SHARE,
+        watches::TAKE,
+        watches::READ,
+        watches::HELD,
+        watches::RELEASE,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER);

@@ -1,0 +1,156 @@
+//! Many mails by one command: small ones are asked for together and handed on as they come, without marking them as read.
+//! Whatever does not come as it should is asked for again alone, by `fetch`, which knows how; so no mail of a group
+//! suffers for another.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use postroom_core::ledger::RemoteKey;
+
+use super::conversation::{Completion, Conversation, Heard, RESPONSES_LIMIT};
+use super::fetch::{self, PIECE, stopped};
+use super::response::{Fetched, Response, parse};
+use super::{list, settle};
+use crate::error::{ErrorKind, Result, Stage};
+use crate::incoming::{Listed, MailSink, OneOfMany, is_of_one_mail};
+
+/// The most mails that one command asks for.
+const MAILS: usize = 100;
+
+/// The most bytes that one command asks for, by the sizes that the server has told. They wait in the server, not here.
+const BYTES: u64 = 1024 * 1024;
+
+/// Hands these mails to `sink`.
+///
+/// # Errors
+/// As [`crate::IncomingSession::fetch_many`].
+pub(super) async fn mails(
+    talk: &mut Conversation,
+    mails: &[Listed],
+    limit: u64,
+    sink: &mut dyn MailSink,
+) -> Result<()> {
+    let mut rest = mails;
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at(together(rest, limit));
+        rest = later;
+        let mut waiting = BTreeMap::new();
+        for listed in group {
+            match list::uid(&listed.key, Stage::Fetch) {
+                Ok(uid) => _ = waiting.insert(uid, &listed.key),
+                Err(error) => {
+                    sink.begin(&listed.key).await.map_err(stopped)?;
+                    sink.end(Err(error)).await.map_err(stopped)?;
+                }
+            }
+        }
+        if waiting.len() > 1 {
+            at_once(talk, &mut waiting, limit, sink).await?;
+        }
+        for (uid, key) in waiting {
+            sink.begin(key).await.map_err(stopped)?;
+            match fetch::mail(talk, uid, limit, &mut OneOfMany(&mut *sink)).await {
+                Err(error) if !is_of_one_mail(&error) => return Err(error),
+                ended => sink.end(ended).await.map_err(stopped)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many of the first of these mails one command asks for: one, or small ones.
+fn together(mails: &[Listed], limit: u64) -> usize {
+    let mut bytes: u64 = 0;
+    let small = mails.iter().take(MAILS).take_while(|listed| {
+        bytes = bytes.saturating_add(listed.size);
+        // A size of 0 is one that could not be read.
+        (1..PIECE as u64).contains(&listed.size) && listed.size <= limit && bytes <= BYTES
+    });
+    small.count().max(1)
+}
+
+/// Asks for all of them at once. What came whole is not `waiting` any more.
+async fn at_once(
+    talk: &mut Conversation,
+    waiting: &mut BTreeMap<u32, &RemoteKey>,
+    limit: u64,
+    sink: &mut dyn MailSink,
+) -> Result<()> {
+    let set = settle::set(&waiting.keys().copied().collect());
+    talk.enter(Stage::Fetch, talk.timeouts.piece);
+    let tag = talk.send(&format!("UID FETCH {set} (RFC822.SIZE BODY.PEEK[]<0.{PIECE}>)")).await?;
+    for _ in 0..RESPONSES_LIMIT {
+        let bytes = talk.response().await?.freeze();
+        let response = match talk.heard(&tag, parse(&bytes))? {
+            Heard::End(completion) => return ended(&completion),
+            Heard::GoOn => return Err(talk.broken_rule("it was told to go on with nothing")),
+            Heard::Untagged(response) => response,
+        };
+        let fetched = match response {
+            Response::Fetch(fetched) => fetched,
+            Response::Unreadable => {
+                return Err(talk.broken_rule("an unreadable response where mails are fetched"));
+            }
+            _ => continue,
+        };
+        let Some((uid, mail)) = whole(&fetched, &bytes, limit) else { continue };
+        let Some(key) = waiting.remove(&uid) else { continue };
+        sink.begin(key).await.map_err(stopped)?;
+        if !mail.is_empty() {
+            sink.write(mail).await.map_err(stopped)?;
+        }
+        sink.end(Ok(())).await.map_err(stopped)?;
+        // Each mail has its time, and what `sink` took of it is not the server's; other words bring no more.
+        talk.enter(Stage::Fetch, talk.timeouts.piece);
+    }
+    Err(talk.broken_rule("too many responses to one command"))
+}
+
+/// A mail that is surely whole: the server told its size, gave no fewer bytes, and could have given more.
+fn whole(fetched: &Fetched<'_>, response: &Bytes, limit: u64) -> Option<(u32, Bytes)> {
+    let (uid, size, body) = (fetched.uid?, fetched.size?, fetched.body.as_ref()?);
+    let content = body.content.as_ref()?;
+    let length = content.len() as u64;
+    let is_whole = length >= size && content.len() < PIECE && length <= limit;
+    if !is_whole || size == 0 || body.origin.unwrap_or(0) != 0 {
+        return None;
+    }
+    let mail = match content {
+        std::borrow::Cow::Borrowed(inside) => response.slice_ref(inside),
+        std::borrow::Cow::Owned(unquoted) => Bytes::copy_from_slice(unquoted),
+    };
+    Some((uid, mail))
+}
+
+/// A refusal may be about one of the mails only: each that is still waiting is asked for alone.
+fn ended(completion: &Completion) -> Result<()> {
+    match completion.accepted(Stage::Fetch) {
+        Err(error) if error.kind() != ErrorKind::Refused && completion.code("EXPUNGEISSUED").is_none() => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_mails_go_alone_and_small_ones_together_up_to_a_bound() {
+        let check = |sizes: &[u64], limit: u64, want: usize| {
+            let key = |at: usize| RemoteKey::Uid(u32::try_from(at).unwrap_or(1) + 1);
+            let mails: Vec<Listed> =
+                sizes.iter().enumerate().map(|(at, size)| Listed::new(key(at), *size, None)).collect();
+            assert_eq!(together(&mails, limit), want, "{sizes:?}");
+        };
+        check(&[300_000, 1], u64::MAX, 1);
+        check(&[0, 1], u64::MAX, 1);
+        check(&[1, 2, 0, 1], u64::MAX, 2);
+        check(&[1, 2, 300_000], u64::MAX, 2);
+        check(&[1, 2, 30], 20, 2);
+        check(&[30, 1], 20, 1);
+        check(&[262_143; 9], u64::MAX, 4);
+        check(&[1; 500], u64::MAX, MAILS);
+    }
+}

@@ -1,0 +1,106 @@
+//! Many mails by one call, over IMAP and POP3. What each dialogue would miss is in its first lines.
+
+use std::time::Duration;
+
+use postroom_core::ledger::RemoteKey;
+use postroom_transport::{Access, ErrorKind, IncomingTimeouts, Result, Stage};
+
+use crate::scripted::{self, Many, PATIENCE, listed, read, signed_in};
+
+const TWO: [u32; 2] = [10, 11];
+
+async fn imap(name: &str, uids: &[u32], piece: Duration) -> (Many, Result<()>) {
+    let name = format!("imap/{name}");
+    let mut timeouts = IncomingTimeouts::all(PATIENCE);
+    timeouts.piece = piece;
+    let mut many = Many::default();
+    let mails = listed(uids.iter().copied().map(RemoteKey::Uid));
+    let result = scripted::play(&name, &signed_in(&name), timeouts, async |mut session| {
+        session.select(None, Access::ReadOnly).await?;
+        session.fetch_many(&mails, 100, &mut many).await
+    })
+    .await;
+    (many, result)
+}
+
+fn uid(uid: u32) -> String {
+    RemoteKey::Uid(uid).to_string()
+}
+
+#[tokio::test]
+async fn what_is_not_surely_whole_is_asked_for_alone() {
+    let (many, result) = imap("fetch_many", &[10, 11, 12, 13, 14, 15], PATIENCE).await;
+    result.unwrap();
+    assert_eq!(
+        many.ended(),
+        [
+            (uid(15), Ok("* BY)\r")),
+            (uid(10), Ok("abcd")),
+            (uid(14), Ok("a\"b\\")),
+            (uid(11), Err(ErrorKind::Gone)),
+            (uid(12), Ok("abcdefghi")),
+            (uid(13), Err(ErrorKind::Gone)),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn one_damaged_mail_costs_no_other() {
+    let (many, result) = imap("fetch_many_refused", &[10, 11, 12], PATIENCE).await;
+    result.unwrap();
+    let want = [(uid(10), Ok("abcd")), (uid(11), Err(ErrorKind::Refused)), (uid(12), Ok("efgh"))];
+    assert_eq!(many.ended(), want);
+}
+
+#[tokio::test]
+async fn what_had_ended_before_the_connection_did_is_whole() {
+    let (many, result) = imap("fetch_many_cut", &TWO, PATIENCE).await;
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Disconnected);
+    assert_eq!(many.ended(), [(uid(10), Ok("abcd"))]);
+}
+
+/// It would miss a client that gives more time for each word that it hears.
+#[tokio::test]
+async fn words_without_mail_bring_no_more_time() {
+    let (many, result) = imap("fetch_many_silent", &TWO, Duration::from_millis(100)).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), error.stage()), (ErrorKind::TimedOut, Stage::Fetch));
+    assert!(many.ended().is_empty());
+}
+
+async fn pop3(name: &str, script: &str, ids: &[&str], limit: u64) -> (Many, Result<()>) {
+    let mut many = Many::default();
+    let result = scripted::play(name, script, IncomingTimeouts::all(PATIENCE), async |mut session| {
+        let all = session.list(None, 9).await?;
+        let is_wanted = |key: &RemoteKey| ids.iter().any(|id| *key == RemoteKey::Uidl((*id).into()));
+        let mails: Vec<_> = all.into_iter().filter(|listed| is_wanted(&listed.key)).collect();
+        session.fetch_many(&mails, limit, &mut many).await
+    })
+    .await;
+    (many, result)
+}
+
+fn id(id: &str) -> String {
+    RemoteKey::Uidl(id.to_owned()).to_string()
+}
+
+#[tokio::test]
+async fn pop3_asks_ahead_where_that_is_offered() {
+    let name = "pop3/pipelined";
+    let (many, result) = pop3(name, &read(name), &["a", "b", "c", "d", "e"], 10).await;
+    result.unwrap();
+    let (refused, too_large) = (Err(ErrorKind::Refused), Err(ErrorKind::TooLarge));
+    let want = [("a", Ok("ab\r\n")), ("b", refused), ("c", too_large), ("d", Ok(".\r\n")), ("e", too_large)];
+    assert_eq!(many.ended(), want.map(|(name, end)| (id(name), end)));
+    // The header of what is too large is had all the same.
+    assert_eq!((&many.0[2].1[..], &many.0[4].1[..]), (&b"0123456789"[..], &b"A: b\r\n\r\n"[..]));
+}
+
+#[tokio::test]
+async fn pop3_asks_singly_where_it_is_not_and_ends_what_has_no_end() {
+    let name = "pop3/not_pipelined";
+    let (many, result) = pop3(name, &signed_in(name), &["a", "b", "c"], 100).await;
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(many.ended(), [(id("a"), Ok("ab\r\n"))]);
+    assert_eq!((many.0.len(), many.0[1].1.len()), (2, 100));
+}
