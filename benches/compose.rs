@@ -91,7 +91,7 @@ fn beside_lettre(criterion: &mut Criterion) {
         let composition = ours(&case);
         let (ours, theirs) =
             (compose(&composition, now, [7; 32]).expect("a mail"), lettres(&case, &from, &to));
-        let (read, peer) = (parse(&ours), parse(&theirs));
+        let (read, peer) = (parse(ours.clone()), parse(theirs));
         assert_eq!(
             (&read.subject, &read.text, read.attachments.len()),
             (&peer.subject, &peer.text, peer.attachments.len())

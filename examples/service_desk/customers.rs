@@ -83,7 +83,7 @@ impl Customers {
                 let find = |server: &MailServer| {
                     let to_him = |mail: &Accepted| mail.recipients.iter().any(|to| to == address);
                     let mails = server.accepted().into_iter().filter(to_him);
-                    mails.map(|mail| parse(&mail.bytes)).find(answers)
+                    mails.map(|mail| parse(mail.bytes)).find(answers)
                 };
                 let waits = servers.all().map(|(_, server)| Box::pin(server.wait_for(within, find)));
                 let (found, ..) = select_all(waits).await;

@@ -180,7 +180,7 @@ pub fn report(mail: &Mail) -> Option<Report> {
             }
             "message/feedback-report" if kind == Kind::Complaint => feedback(&mut report, &text_of(part)),
             "message/rfc822" | "text/rfc822-headers" | "message/global" | "message/global-headers" => {
-                returned(&mut report, &part.content);
+                returned(&mut report, part);
             }
             _ => {}
         }
@@ -203,7 +203,7 @@ pub fn report(mail: &Mail) -> Option<Report> {
 
 fn text_of(part: &Attached) -> String {
     // A byte more than is read shows whether the last line is whole.
-    let text = String::from_utf8_lossy(&part.content[..part.content.len().min(READ + 1)]).into_owned();
+    let text = String::from_utf8_lossy(&part.beginning(READ + 1)).into_owned();
     whole_lines(&text).to_owned()
 }
 
@@ -230,8 +230,8 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The returned mail, or its header.
-fn returned(report: &mut Report, content: &[u8]) {
-    let mail = mime::parse(&content[..content.len().min(READ)]);
+fn returned(report: &mut Report, part: &Attached) {
+    let mail = mime::parse(part.beginning(READ));
     if let Some(id) = &mail.message_id {
         add_id(report, id);
     }

@@ -57,6 +57,7 @@
 mod attachment;
 mod header;
 mod text;
+mod transfer;
 
 pub mod address;
 pub mod automatic;

@@ -1,9 +1,17 @@
 //! A received mail as it is read from its bytes: plain values, bounded, with what was wrong about it. The bytes stay the
 //! record; [`crate::mime`] reads them.
 
+mod attached;
+pub(crate) mod field;
+
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Serialize;
+
+pub use attached::{Attached, ContentReader};
+pub use field::HeaderField;
+use field::{FIELDS_LIMIT, Fields};
 
 use crate::address::{Address, NamedAddress};
 use crate::automatic::Automatic;
@@ -50,10 +58,13 @@ pub struct Mail {
     pub automatic: Option<Automatic>,
     /// What was wrong or left out, each once.
     pub problems: Vec<Problem>,
+    /// The header, as it was sent.
+    #[serde(skip)]
+    pub(crate) header: Bytes,
 }
 
 impl Mail {
-    /// Whether a part of it was left out, since it was beyond a limit.
+    /// Whether something of it was left out: it was beyond a limit, or reading it failed.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.problems.iter().any(|problem| problem.truncates())
@@ -67,34 +78,29 @@ impl Mail {
         Some(if is_forwarded(&self.subject) { text.trim() } else { reply(text) })
     }
 
+    /// Every field of the header in its order, found while it is asked for; at most the first 10,000.
+    pub fn fields(&self) -> impl Iterator<Item = HeaderField<'_>> {
+        Fields::new(&self.header).take(FIELDS_LIMIT)
+    }
+
+    /// The first field of this name, in any case.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<HeaderField<'_>> {
+        self.fields().find(|field| field.is(name))
+    }
+
+    /// The part that HTML refers to as `cid:..` by this Content-ID, without angle brackets.
+    #[must_use]
+    pub fn by_content_id(&self, id: &str) -> Option<&Attached> {
+        self.attachments.iter().find(|file| file.content_id.as_deref() == Some(id))
+    }
+
     /// Records a problem, once.
     pub(crate) fn note(&mut self, problem: Problem) {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
-}
-
-/// A file that came with a mail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Attached {
-    /// A name that is fit for a file: no path, no control or direction characters, at most 200 bytes, unlike every other
-    /// of the same mail.
-    pub name: String,
-    /// The name as it was sent, shortened to 1000 bytes; none was given if it is empty.
-    pub original_name: String,
-    /// `type/subtype`, in lower case, as it was sent: nothing says that the content is of it.
-    pub media_type: String,
-    /// The Content-ID by which HTML refers to it, without angle brackets.
-    pub content_id: Option<String>,
-    /// Whether it is meant to be shown in its place rather than offered as a file.
-    pub inline: bool,
-    /// The size of the content, in bytes.
-    pub size: usize,
-    /// The content, decoded. Not in the serialised form.
-    #[serde(skip)]
-    pub content: Vec<u8>,
 }
 
 /// What is wrong with a mail, or was left out of it.
@@ -112,8 +118,16 @@ pub enum Problem {
     UnreadableDate,
     /// The transfer encoding of a part is broken; what could be read of it is there.
     BrokenEncoding,
+    /// The charset of a part is unknown, or its text is not of it; each character that could not be read is U+FFFD.
+    BrokenCharset,
     /// A multipart does not end as it must: the end of the mail may be missing.
     Unclosed,
+    /// A multipart names no boundary that can be one; it is among the files, unread.
+    NoBoundary,
+    /// Its files are in Outlook's container (TNEF, `winmail.dat`), which is not opened: it is among the files.
+    Tnef,
+    /// Reading it failed, by a fault of ours: something that is in the bytes was not read.
+    Unread,
     /// It has far more header fields than mail has; of the known ones some may be left out.
     TooManyHeaders,
     /// A header field is longer than is read.
@@ -129,7 +143,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Whether something was left out, since it was beyond a limit.
+    /// Whether something was left out: it was beyond a limit, or reading it failed.
     #[must_use]
     pub const fn truncates(self) -> bool {
         match self {
@@ -138,8 +152,12 @@ impl Problem {
             | Self::UnreadableAddress
             | Self::UnreadableDate
             | Self::BrokenEncoding
-            | Self::Unclosed => false,
-            Self::TooManyHeaders
+            | Self::BrokenCharset
+            | Self::Unclosed
+            | Self::NoBoundary
+            | Self::Tnef => false,
+            Self::Unread
+            | Self::TooManyHeaders
             | Self::LongHeader
             | Self::TooManyAddresses
             | Self::TooManyParts
@@ -157,7 +175,11 @@ impl fmt::Display for Problem {
             Self::UnreadableAddress => "an address could not be read",
             Self::UnreadableDate => "the date could not be read",
             Self::BrokenEncoding => "the transfer encoding of a part is broken",
+            Self::BrokenCharset => "the charset of a part is unknown or wrong",
             Self::Unclosed => "a multipart is not closed",
+            Self::NoBoundary => "a multipart has no usable boundary",
+            Self::Tnef => "its files are in an Outlook container (TNEF)",
+            Self::Unread => "reading it failed",
             Self::TooManyHeaders => "there are more header fields than are read",
             Self::LongHeader => "a header field is longer than is read",
             Self::TooManyAddresses => "a field has more addresses or Message-IDs than are read",

@@ -2,13 +2,13 @@
 //! parsing crate are each named in one file below and nowhere else.
 
 mod build;
+mod charset;
 mod encode;
 mod file_name;
 mod parse;
 mod raw;
 mod readdress;
 mod scan;
-mod transfer;
 
 pub use build::{Composition, compose};
 pub use parse::parse;

@@ -7,7 +7,7 @@ use postroom_core::mail::Mail;
 use postroom_core::mime::parse;
 
 fn read(text: &str) -> Mail {
-    parse(text.replace('\n', "\r\n").as_bytes())
+    parse(text.replace('\n', "\r\n").into_bytes())
 }
 
 fn kind(header: &str) -> Option<Kind> {

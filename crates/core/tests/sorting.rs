@@ -27,7 +27,7 @@ fn thread(of: &str) -> Thread {
 }
 
 fn mail(header: &str) -> Mail {
-    parse(format!("{}\r\n\r\nx\r\n", header.replace('\n', "\r\n")).as_bytes())
+    parse(format!("{}\r\n\r\nx\r\n", header.replace('\n', "\r\n")))
 }
 
 fn sorted(mail: &Mail, contracts: &[Contract], thread: Option<&Thread>) -> Sorting {

@@ -12,17 +12,26 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::postroom::random;
 
+/// How much of a mail is kept for whoever sorts it: its header, and the parts a report of a bounce has. The handler gets the
+/// whole.
+const HEAD: usize = 1 << 20;
+
 /// A mail that was fetched whole, or as far as its limit allows.
 pub(crate) struct Collected {
-    pub(crate) bytes: BytesMut,
+    /// Its first bytes: all of a mail of at most a MiB.
+    pub(crate) head: Bytes,
+    pub(crate) size: u64,
     pub(crate) sha256: [u8; 32],
     pub(crate) raw: RawMail,
 }
 
+/// Keeps the head and the piece that is not whole; what is whole lies in the store.
 pub(crate) struct Collector<'a> {
     bodies: &'a dyn Bodies,
     now: Timestamp,
-    bytes: BytesMut,
+    head: BytesMut,
+    piece: BytesMut,
+    size: u64,
     hash: Sha256,
     staged: Option<(BodyId, u32)>,
     failure: Option<Error>,
@@ -31,7 +40,16 @@ pub(crate) struct Collector<'a> {
 impl<'a> Collector<'a> {
     pub(crate) fn new(store: &'a dyn Store, now: Timestamp) -> Self {
         let bodies: &dyn Bodies = store;
-        Self { bodies, now, bytes: BytesMut::new(), hash: Sha256::new(), staged: None, failure: None }
+        Self {
+            bodies,
+            now,
+            head: BytesMut::new(),
+            piece: BytesMut::new(),
+            size: 0,
+            hash: Sha256::new(),
+            staged: None,
+            failure: None,
+        }
     }
 
     /// Why the last write failed: the store's fault, not the server's.
@@ -39,38 +57,31 @@ impl<'a> Collector<'a> {
         self.failure.take()
     }
 
-    /// Stages the pieces that are whole, and the rest too when the mail is at its end.
-    async fn stage(&mut self, end: bool) -> Result<()> {
-        if self.bytes.len() <= PIECE && self.staged.is_none() {
-            return Ok(());
-        }
-        let (id, mut number) = match self.staged {
+    async fn stage(&mut self, piece: Bytes) -> Result<()> {
+        let (id, number) = match self.staged {
             Some(staged) => staged,
             None => (BodyId::new(self.now, random()?), 0),
         };
-        loop {
-            let start = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(PIECE);
-            let rest = self.bytes.len().saturating_sub(start);
-            if rest < PIECE && !(end && rest > 0) {
-                break;
-            }
-            let piece = Bytes::copy_from_slice(&self.bytes[start..start + rest.min(PIECE)]);
-            self.bodies.stage(self.now, id, number, piece).await?;
-            number += 1;
-        }
-        self.staged = Some((id, number));
+        let room = HEAD - self.head.len();
+        self.head.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.bodies.stage(self.now, id, number, piece).await?;
+        self.staged = Some((id, number + 1));
         Ok(())
     }
 
     pub(crate) async fn finish(mut self) -> Result<Collected> {
-        self.stage(true).await?;
+        let last = self.piece.split().freeze();
+        if self.staged.is_some() && !last.is_empty() {
+            self.stage(last.clone()).await?;
+        }
         let sha256 = self.hash.finalize().into();
-        let size = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
-        let raw = match self.staged {
-            Some((id, _)) => RawMail::Staged(BodyRef { id, size, sha256 }),
-            None => RawMail::Whole(Bytes::copy_from_slice(&self.bytes)),
+        let size = self.size;
+        // A mail of one piece is its own head, without a copy.
+        let (head, raw) = match self.staged {
+            Some((id, _)) => (self.head.freeze(), RawMail::Staged(BodyRef { id, size, sha256 })),
+            None => (last.clone(), RawMail::Whole(last)),
         };
-        Ok(Collected { bytes: self.bytes, sha256, raw })
+        Ok(Collected { head, size, sha256, raw })
     }
 }
 
@@ -78,10 +89,16 @@ impl<'a> Collector<'a> {
 impl BodySink for Collector<'_> {
     async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
         self.hash.update(&piece);
-        self.bytes.extend_from_slice(&piece);
-        self.stage(false).await.map_err(|error| {
-            self.failure = Some(error);
-            std::io::Error::other("the store failed")
-        })
+        self.size += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        self.piece.extend_from_slice(&piece);
+        // A mail of exactly one piece is stored with its row.
+        while self.piece.len() > PIECE || (self.piece.len() == PIECE && self.staged.is_some()) {
+            let whole = self.piece.split_to(PIECE).freeze();
+            self.stage(whole).await.map_err(|error| {
+                self.failure = Some(error);
+                std::io::Error::other("the store failed")
+            })?;
+        }
+        Ok(())
     }
 }

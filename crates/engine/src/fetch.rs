@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use postroom_core::contract::Contract;
 use postroom_core::id::LedgerId;
 use postroom_core::ledger::{Place, RemoteKey, State};
@@ -224,15 +223,15 @@ impl Reader<'_> {
             Err(error) if error.kind() == TransportKind::TooLarge => false,
             Err(error) => return Err(error.into()),
         };
-        let Collected { bytes, sha256, raw } = collector.finish().await?;
-        let mail = parse(&bytes);
+        let Collected { head, size, sha256, raw } = collector.finish().await?;
+        let mail = parse(head);
         let mut sorting = postroom.sorted(&mail, contracts).await?;
         if !whole {
             sorting.state = State::Dead;
             sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
         }
         let id = postroom.fresh(now, LedgerId::new)?;
-        let received = self.received(inbox, place, listed, now, id, (&mail, &bytes, sha256, raw), sorting);
+        let received = self.received(inbox, place, listed, now, id, (&mail, size, sha256, raw), sorting);
         let (mailbox, contract, state) = (self.mailbox.id, received.contract.clone(), received.state);
         let intake: &dyn LedgerIntake = postroom.store();
         if let Stored::New(id) = intake.store(now, &received).await? {
@@ -251,7 +250,7 @@ impl Reader<'_> {
         listed: &Listed,
         now: Timestamp,
         id: LedgerId,
-        (mail, bytes, sha256, raw): (&Mail, &BytesMut, [u8; 32], RawMail),
+        (mail, size, sha256, raw): (&Mail, u64, [u8; 32], RawMail),
         sorting: Sorted,
     ) -> Received {
         let mut state = sorting.state;
@@ -272,7 +271,7 @@ impl Reader<'_> {
             place: place.clone(),
             key: listed.key.clone(),
             sha256,
-            size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            size,
             arrived: listed.arrived,
             state,
             contract: sorting.contract,

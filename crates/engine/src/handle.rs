@@ -26,13 +26,13 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     if claimed.attempt > worker.postroom.ports.options.handler_calls {
         return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
     }
-    let raw = match worker.postroom.read_body(claimed.body, None).await {
+    let raw = match worker.postroom.read_body(claimed.body, Some(claimed.item.size)).await {
         Ok(raw) => raw,
         // The claim runs out, and the mail is tried again then.
         Err(error) => return worker.store_failed(&error),
     };
     let item = &claimed.item;
-    let mut mail = parse(&raw);
+    let mut mail = parse(raw.clone());
     let refused_attachments = match Mailboxes::mailbox(worker.postroom.store(), item.mailbox).await {
         Ok(mailbox) => mailbox
             .as_ref()

@@ -269,7 +269,7 @@ impl Postroom {
             return Err(not_found());
         }
         let mail = match found.body {
-            Some(body) => parse(&self.read_body(body, None).await?),
+            Some(body) => parse(self.read_body(body, Some(found.item.size)).await?),
             None => postroom_core::mail::Mail::default(),
         };
         let message_id = found.item.message_id;
@@ -299,6 +299,8 @@ impl Postroom {
                 Some(piece) => {
                     read += length(&piece);
                     if let Some(first) = first.take() {
+                        // One buffer from the start: one that grows is there twice while it is copied.
+                        whole.reserve(size.and_then(|size| usize::try_from(size).ok()).unwrap_or(0));
                         whole.extend_from_slice(&first);
                     }
                     whole.extend_from_slice(&piece);

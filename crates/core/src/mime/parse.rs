@@ -2,20 +2,23 @@
 //! The structure is found by `scan`, so that neither nesting nor size of a hostile mail costs more than its bytes.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::decoders::html::html_to_text;
 use mail_parser::parsers::MessageStream;
 use mail_parser::{ContentType, HeaderValue};
 
+use super::charset::{self, Text};
 use super::file_name::FileNames;
-use super::scan::{self, Field, Kind, Leaf};
-use super::transfer;
+use super::scan::{self, Kind, Leaf};
 use crate::address::{Address, NamedAddress};
 use crate::automatic::{self, Signs};
-use crate::mail::{Attached, Mail, Problem};
+use crate::mail::{Attached, HeaderField, Mail, Problem};
 use crate::text::cut;
 use crate::time::Timestamp;
+use crate::transfer::{self, Encoding};
 
 /// Bytes of one field that are read; a To of 1,000 addresses fits.
 const FIELD_LIMIT: usize = 64 << 10;
@@ -52,47 +55,59 @@ const KNOWN_OF_PARTS: &[&str] =
 /// Reads a mail. It never fails and never panics: what can't be read is left out and named in [`Mail::problems`].
 ///
 /// Time and memory are bounded by the size of the bytes, whatever they say: at most 1,000 parts, 16 levels of multiparts,
-/// 256 KiB of known header fields and 8 MiB each of text and HTML are read. An attached mail is an attachment; its inside
-/// is not read. A missing header makes all of it text.
+/// 256 KiB of known header fields and 8 MiB each of text and HTML are read. Files are not decoded; they share the bytes.
+/// An attached mail is an attachment ([`Attached::mail`] reads it). A missing header makes all of it text.
 #[must_use]
-pub fn parse(bytes: &[u8]) -> Mail {
-    let mut mail = Mail::default();
-    let (header, _) = scan::known_fields(
-        bytes,
-        |field| [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names)),
-        &mut |problem| {
-            mail.note(problem);
-        },
-    );
-    read_header(&mut mail, &header);
-    let mut problems = Vec::new();
-    let mut leaves = scan::leaves(bytes, |field| is_one_of(field, KNOWN_OF_PARTS), kind, &mut |problem| {
-        problems.push(problem)
+pub fn parse(bytes: impl Into<Bytes>) -> Mail {
+    read(&bytes.into())
+}
+
+fn read(bytes: &Bytes) -> Mail {
+    let mut mail = Mail { header: bytes.slice_ref(scan::header(bytes)), ..Mail::default() };
+    guarded(&mut mail, |mail| {
+        let header = mail.header.clone();
+        let known = |field: &HeaderField<'_>| {
+            [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names))
+        };
+        let fields = scan::known_fields(&header, known, &mut |problem| mail.note(problem));
+        read_header(mail, &fields);
     });
-    problems.into_iter().for_each(|problem| mail.note(problem));
-    if scan::Fields::new(bytes).next().is_none() {
-        mail.note(Problem::NoHeader);
-        leaves = vec![Leaf { fields: Vec::new(), body: bytes, alternative: None }];
-    }
-    read_content(&mut mail, &leaves);
+    guarded(&mut mail, |mail| {
+        let known = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
+        let mut leaves = scan::leaves(bytes, known, kind, &mut |problem| mail.note(problem));
+        if mail.fields().next().is_none() {
+            mail.note(Problem::NoHeader);
+            leaves = vec![Leaf { fields: Vec::new(), body: bytes, alternative: None }];
+        }
+        read_content(mail, bytes, &leaves);
+    });
     mail
 }
 
-fn is_one_of(field: &Field<'_>, names: &[&str]) -> bool {
+/// Reads a part of a mail. A panic of the parsing crate costs this part: it must never hold up the next mail. Where panics
+/// abort the process, there is nothing to catch.
+fn guarded(mail: &mut Mail, read: impl FnOnce(&mut Mail)) {
+    // What is half read are plain values: none depends on another.
+    if catch_unwind(AssertUnwindSafe(|| read(mail))).is_err() {
+        mail.note(Problem::Unread);
+    }
+}
+
+fn is_one_of(field: &HeaderField<'_>, names: &[&str]) -> bool {
     names.iter().any(|name| field.is(name))
 }
 
-fn read_header(mail: &mut Mail, fields: &[Field<'_>]) {
+fn read_header(mail: &mut Mail, fields: &[HeaderField<'_>]) {
     let mut budget = HEADER_LIMIT;
     let mut null_path = false;
     let mut signs = Signs::default();
     for field in fields {
-        if field.value.len() > FIELD_LIMIT.min(budget) {
+        if field.raw().len() > FIELD_LIMIT.min(budget) {
             mail.note(Problem::LongHeader);
         }
-        let value = &field.value[..field.value.len().min(FIELD_LIMIT).min(budget)];
+        let value = &field.raw()[..field.raw().len().min(FIELD_LIMIT).min(budget)];
         budget -= value.len();
-        let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
+        let name = field.name().to_ascii_lowercase();
         match name.as_str() {
             // A header has one of each (RFC 5322 section 3.6); of more, the first counts.
             "from" if mail.from.is_empty() => mail.from = listed(mail, value),
@@ -145,35 +160,44 @@ fn read_header(mail: &mut Mail, fields: &[Field<'_>]) {
     }
 }
 
-fn read_content(mail: &mut Mail, leaves: &[Leaf<'_>]) {
+fn read_content(mail: &mut Mail, bytes: &Bytes, leaves: &[Leaf<'_>]) {
+    let parts: Vec<Part<'_>> = leaves.iter().map(Part::new).collect();
     // An alternative that says it in plain text need not be read from its HTML.
-    let has_text = |leaf: &&Leaf<'_>| {
-        let part = Part::new(leaf);
-        leaf.alternative.is_some() && part.is_body("text/plain") && !leaf.body.trim_ascii().is_empty()
+    let has_text = |part: &&Part<'_>| {
+        part.alternative.is_some() && part.is_body("text/plain") && !part.body.trim_ascii().is_empty()
     };
-    let in_text: Vec<usize> = leaves.iter().filter(has_text).filter_map(|leaf| leaf.alternative).collect();
+    let in_text: Vec<usize> = parts.iter().filter(has_text).filter_map(|part| part.alternative).collect();
     let (mut text, mut html) = (None::<String>, None::<String>);
     let mut names = FileNames::default();
-    for leaf in leaves {
-        let part = Part::new(leaf);
-        let (content, broken) = transfer::decode(part.encoding, leaf.body);
-        if broken {
-            mail.note(Problem::BrokenEncoding);
-        }
+    for part in &parts {
         if part.is_body("text/plain") {
-            join(mail, &mut text, &decoded(&content, part.charset()));
+            let room = room(text.as_ref());
+            let content = part.text(mail, room);
+            join(mail, &mut text, &content);
         } else if part.is_body("text/html") {
-            let content = decoded(&content, part.charset());
-            let content = bounded(mail, &content);
-            if leaf.alternative.is_none_or(|alternative| !in_text.contains(&alternative)) {
-                join(mail, &mut text, html_to_text(content).trim());
+            let content = part.text(mail, room(html.as_ref()));
+            if part.alternative.is_none_or(|alternative| !in_text.contains(&alternative)) {
+                join(mail, &mut text, html_to_text(&content).trim());
             }
-            join(mail, &mut html, content);
+            join(mail, &mut html, &content);
         } else {
-            mail.attachments.push(part.attached(&mut names, content.into_owned()));
+            let (size, broken) = transfer::measure(part.encoding, part.body);
+            if broken {
+                mail.note(Problem::BrokenEncoding);
+            }
+            let file = part.attached(&mut names, bytes.slice_ref(part.body), size);
+            if file.is_tnef() {
+                mail.note(Problem::Tnef);
+            }
+            mail.attachments.push(file);
         }
     }
     (mail.text, mail.html) = (text, html);
+}
+
+/// How much of a text may still be read.
+fn room(whole: Option<&String>) -> usize {
+    TEXT_LIMIT.saturating_sub(whole.map_or(0, String::len))
 }
 
 /// Adds a further piece of the same content, within the limit.
@@ -182,32 +206,27 @@ fn join(mail: &mut Mail, whole: &mut Option<String>, piece: &str) {
     if !whole.is_empty() && !whole.ends_with('\n') {
         whole.push('\n');
     }
-    let room = TEXT_LIMIT.saturating_sub(whole.len());
+    let room = room(Some(whole));
     if piece.len() > room {
         mail.note(Problem::LongText);
     }
     whole.push_str(cut(piece, room));
 }
 
-fn bounded<'a>(mail: &mut Mail, text: &'a str) -> &'a str {
-    if text.len() > TEXT_LIMIT {
-        mail.note(Problem::LongText);
-    }
-    cut(text, TEXT_LIMIT)
-}
-
 /// A leaf with what its fields say about it.
 struct Part<'a> {
     content_type: Option<ContentType<'static>>,
     disposition: Option<ContentType<'static>>,
-    encoding: &'a [u8],
+    encoding: Encoding,
     content_id: Option<String>,
     media_type: String,
+    body: &'a [u8],
+    alternative: Option<usize>,
 }
 
 impl<'a> Part<'a> {
     fn new(leaf: &Leaf<'a>) -> Self {
-        let field = |name| leaf.fields.iter().find(|field| field.is(name)).map(|field| field.value);
+        let field = |name| leaf.fields.iter().find(|field| field.is(name)).map(|field| field.raw());
         let disposition = field("Content-Disposition").and_then(content_type);
         let content_type = field("Content-Type").and_then(content_type);
         // RFC 2045 section 5.2: text is what has no type.
@@ -215,9 +234,11 @@ impl<'a> Part<'a> {
         Self {
             content_type,
             disposition,
-            encoding: field("Content-Transfer-Encoding").unwrap_or_default(),
+            encoding: Encoding::of(field("Content-Transfer-Encoding").unwrap_or_default()),
             content_id: field("Content-ID").and_then(|value| ids(value).into_iter().next()),
             media_type,
+            body: leaf.body,
+            alternative: leaf.alternative,
         }
     }
 
@@ -237,7 +258,23 @@ impl<'a> Part<'a> {
         self.content_type.as_ref().and_then(|field| field.attribute("charset"))
     }
 
-    fn attached(&self, names: &mut FileNames, content: Vec<u8>) -> Attached {
+    /// At most so much of its text.
+    fn text(&self, mail: &mut Mail, limit: usize) -> String {
+        let decoded = transfer::decode(self.encoding, self.body, limit);
+        if decoded.broken {
+            mail.note(Problem::BrokenEncoding);
+        }
+        let more = decoded.more;
+        let Text { text, broken, cut } = text_of(decoded.content, self.charset(), limit);
+        if more || cut {
+            mail.note(Problem::LongText);
+        } else if broken {
+            mail.note(Problem::BrokenCharset);
+        }
+        text
+    }
+
+    fn attached(&self, names: &mut FileNames, encoded: Bytes, size: usize) -> Attached {
         let original = self.original_name().unwrap_or_default();
         let disposition = self.disposition.as_ref().map(|field| field.ctype());
         let content_id = self.content_id.as_deref().map(|id| id.trim_matches(['<', '>']).to_owned());
@@ -247,22 +284,46 @@ impl<'a> Part<'a> {
             media_type: self.media_type.clone(),
             inline: disposition == Some("inline") || (disposition.is_none() && content_id.is_some()),
             content_id,
-            size: content.len(),
-            content,
+            size,
+            encoded,
+            encoding: self.encoding,
         }
     }
 }
 
-fn kind(fields: &[Field<'_>]) -> Kind {
-    let value = fields.iter().find(|field| field.is("Content-Type")).map(|field| field.value);
+impl Attached {
+    /// The attached mail, read as [`parse`] reads one; none if it is no mail. What is attached to that one is not read unless it
+    /// is asked for in turn, so that no depth of nesting costs anything.
+    #[must_use]
+    pub fn mail(&self) -> Option<Mail> {
+        self.is_mail().then(|| parse(self.content()))
+    }
+}
+
+impl HeaderField<'_> {
+    /// The value as text on one line, encoded words (RFC 2047) decoded; the first 64 KiB of it are read.
+    #[must_use]
+    pub fn text(&self) -> String {
+        unstructured(self.raw(), FIELD_LIMIT)
+    }
+
+    /// The addresses in the value, those of groups too, at most 1,000. What is no address is left out.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<NamedAddress> {
+        addresses(self.raw()).0
+    }
+}
+
+fn kind(fields: &[HeaderField<'_>]) -> Kind {
+    let value = fields.iter().find(|field| field.is("Content-Type")).map(|field| field.raw());
     let multipart = value.and_then(content_type).filter(|found| found.ctype() == "multipart");
     let boundary = multipart.as_ref().and_then(|found| found.attribute("boundary"));
-    match (boundary, &multipart) {
-        (Some(boundary), Some(found)) if !boundary.is_empty() => Kind::Multipart {
-            boundary: boundary.trim_end().as_bytes().to_vec(),
+    match &multipart {
+        Some(found) => Kind::Multipart {
+            boundary: boundary.unwrap_or_default().trim_end().as_bytes().to_vec(),
             alternative: found.subtype() == Some("alternative"),
         },
-        _ => Kind::Leaf,
+        None => Kind::Leaf,
     }
 }
 
@@ -332,8 +393,12 @@ pub(super) fn addresses(value: &[u8]) -> (Vec<NamedAddress>, Vec<Problem>) {
 
 /// A Subject, decoded, as one line.
 pub(super) fn subject(value: &[u8]) -> String {
+    unstructured(value, SUBJECT_LIMIT)
+}
+
+fn unstructured(value: &[u8], limit: usize) -> String {
     match MessageStream::new(&stream(value, FIELD_LIMIT)).parse_unstructured() {
-        HeaderValue::Text(text) => one_line(&text, SUBJECT_LIMIT),
+        HeaderValue::Text(text) => one_line(&text, limit),
         _ => String::new(),
     }
 }
@@ -386,13 +451,35 @@ fn one_line(text: &str, limit: usize) -> String {
     cut(text.trim(), limit).trim_end().to_owned()
 }
 
-fn decoded<'a>(content: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
-    match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
-        Some(decoder) if !charset.is_some_and(is_utf8) => Cow::Owned(decoder(content)),
-        _ => String::from_utf8_lossy(content),
+/// Text of any charset. Those that the Encoding Standard lacks (UTF-7, some of DOS) are read by the parsing crate: a byte may
+/// become three, so only a third is read.
+fn text_of(content: Cow<'_, [u8]>, charset: Option<&str>, limit: usize) -> Text {
+    let content = match charset::decode(content, charset, limit) {
+        Ok(text) => return text,
+        Err(content) => content,
+    };
+    let replaced = |charset: &str| encoding_rs::Encoding::for_label(charset.as_bytes()).is_some();
+    match charset.filter(|charset| !replaced(charset)).and_then(|charset| charset_decoder(charset.as_bytes()))
+    {
+        Some(decoder) => {
+            let some = &content[..content.len().min(limit / 3)];
+            Text { text: decoder(some), broken: false, cut: some.len() < content.len() }
+        }
+        None => charset::lossy(&content, limit),
     }
 }
 
-fn is_utf8(charset: &str) -> bool {
-    charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would miss a parser whose panic ends the round over a mailbox: the poison would be fetched again for ever.
+    #[test]
+    fn a_panic_of_a_parser_costs_what_it_was_to_read() {
+        let mut mail = Mail::default();
+        guarded(&mut mail, |mail| mail.subject = "read".to_owned());
+        guarded(&mut mail, |_| panic!("a fault of the parser"));
+        assert_eq!((mail.subject.as_str(), &mail.problems[..]), ("read", &[Problem::Unread][..]));
+        assert!(mail.is_truncated());
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::build::LINE_LIMIT;
 use super::parse;
-use super::scan::{Field, Fields};
 use crate::address::{Address, NamedAddress};
+use crate::mail::HeaderField;
+use crate::mail::field::Fields;
 use crate::mailbox::Outbox;
 use crate::message::check_size;
 use crate::rules;
@@ -53,25 +54,25 @@ pub fn check_raw(bytes: &[u8], limit: u64) -> Result<RawFacts, Violations> {
     }
     refuse(bare || !bytes.ends_with(b"\r\n"), "a line that does not end in CRLF");
     refuse(long, "a line of more than 998 bytes");
-    let fields: Vec<Field<'_>> = Fields::new(bytes).collect();
+    let fields: Vec<HeaderField<'_>> = Fields::new(bytes).collect();
     let all = |name: &'static str| fields.iter().filter(move |field| field.is(name));
     refuse(!header_is_whole(bytes), "a header line that is no field");
     refuse(all("Bcc").next().is_some(), "Bcc");
     let message_ids: Vec<_> = all("Message-ID").collect();
-    let message_id = message_ids.first().and_then(|field| parse::ids(field.value).into_iter().next());
+    let message_id = message_ids.first().and_then(|field| parse::ids(field.raw()).into_iter().next());
     refuse(
         message_ids.len() > 1 || (message_id.is_none() && !message_ids.is_empty()),
         "a second or unreadable Message-ID",
     );
     let (from, problems) = match all("From").collect::<Vec<_>>()[..] {
-        [field] => parse::addresses(field.value),
+        [field] => parse::addresses(field.raw()),
         _ => (Vec::new(), Vec::new()),
     };
     let from = <[NamedAddress; 1]>::try_from(from).ok().filter(|_| problems.is_empty());
     refuse(from.is_none(), "not one From with one address");
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     findings.take("raw", check_size(size, limit));
-    let subject = all("Subject").next().map(|field| parse::subject(field.value)).unwrap_or_default();
+    let subject = all("Subject").next().map(|field| parse::subject(field.raw())).unwrap_or_default();
     let facts = from.map(|[from]| RawFacts { from, message_id, subject });
     findings.finish(facts)
 }

@@ -3,8 +3,9 @@
 
 use super::encode;
 use super::parse;
-use super::scan::{Field, Fields};
 use crate::address::NamedAddress;
+use crate::mail::HeaderField;
+use crate::mail::field::Fields;
 use crate::rules;
 use crate::violation::Invalid;
 
@@ -24,10 +25,10 @@ pub struct Addressing {
 /// [`rules::REROUTE`] with what is found: a signature that another header would break, or other than one From and at most one
 /// Reply-To with one address.
 pub fn addressing(bytes: &[u8]) -> Result<Addressing, Invalid> {
-    let fields: Vec<Field<'_>> = Fields::new(bytes).collect();
+    let fields: Vec<HeaderField<'_>> = Fields::new(bytes).collect();
     let refused = |found: &str| Invalid::new(&rules::REROUTE).with("found", found);
-    let is_signed = |field: &Field<'_>| {
-        let value = field.value.to_ascii_lowercase();
+    let is_signed = |field: &HeaderField<'_>| {
+        let value = field.raw().to_ascii_lowercase();
         let says = |word: &[u8]| value.windows(word.len()).any(|window| window == word);
         field.is("DKIM-Signature")
             || field.is("Content-Type") && (says(b"multipart/signed") || says(b"pkcs7-mime"))
@@ -39,7 +40,7 @@ pub fn addressing(bytes: &[u8]) -> Result<Addressing, Invalid> {
         let mut its = fields.iter().filter(|field| field.is(name));
         match (its.next(), its.next()) {
             (None, _) => Ok(None),
-            (Some(field), None) => match parse::addresses(field.value) {
+            (Some(field), None) => match parse::addresses(field.raw()) {
                 (addresses, problems) if problems.is_empty() => {
                     <[NamedAddress; 1]>::try_from(addresses).map(|[one]| Some(one)).map_err(drop)
                 }

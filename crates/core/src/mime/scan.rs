@@ -1,8 +1,11 @@
-//! The outer structure of a mail, found in bounded time before anything is decoded: header fields, and the leaves of
-//! nested multiparts. Boundaries count only as whole lines (RFC 2046 section 5.1.1). Nothing is decoded here, and an
-//! attached mail is one leaf: its inside is not scanned.
+//! The outer structure of a mail, found in one pass before anything is decoded: the leaves of nested multiparts. Boundaries
+//! count only as whole lines (RFC 2046 section 5.1.1). Nothing is decoded here, and an attached mail is one leaf: its inside
+//! is not scanned.
+
+use memchr::memchr_iter;
 
 use crate::mail::Problem;
+use crate::mail::field::{FIELDS_LIMIT, Fields, HeaderField, is_blank, line_length};
 
 /// Multiparts nested more deeply are not opened.
 const DEPTH_LIMIT: usize = 16;
@@ -10,93 +13,19 @@ const DEPTH_LIMIT: usize = 16;
 const PARTS_LIMIT: usize = 1000;
 /// RFC 2046 allows 70 characters; some programs write more.
 const BOUNDARY_LIMIT: usize = 200;
-/// Fields beyond make a mail suspicious; known ones are read all the same.
-const FIELDS_LIMIT: usize = 10_000;
 /// Known fields that are read.
 const KNOWN_LIMIT: usize = 500;
 
-/// One header field (RFC 5322 section 2.2).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
-    /// The name, in the case as given.
-    pub(super) name: &'a [u8],
-    /// What stands after the colon, folds and last line break included.
-    pub(super) value: &'a [u8],
-}
-
-impl Field<'_> {
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
-
-/// The fields of the header with which `bytes` begin. Lines that are no field are skipped.
-#[derive(Debug, Clone)]
-pub(super) struct Fields<'a> {
-    rest: &'a [u8],
-    ended: bool,
-}
-
-impl<'a> Fields<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, ended: false }
-    }
-
-    /// How many bytes are not read yet.
-    pub(super) fn left(&self) -> usize {
-        self.rest.len()
-    }
-
-    /// What follows the header, once every field was read.
-    pub(super) fn body(mut self) -> &'a [u8] {
-        while self.next().is_some() {}
-        self.rest
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
-
-    fn next(&mut self) -> Option<Field<'a>> {
-        while !self.ended && !self.rest.is_empty() {
-            let mut end = line_length(self.rest);
-            let line = &self.rest[..end];
-            if matches!(line, b"\n" | b"\r\n" | b"\r") {
-                self.rest = &self.rest[end..];
-                self.ended = true;
-                break;
-            }
-            while matches!(self.rest.get(end), Some(b' ' | b'\t')) {
-                end += line_length(&self.rest[end..]);
-            }
-            let whole;
-            (whole, self.rest) = self.rest.split_at(end);
-            if let Some(colon) = line.iter().position(|byte| *byte == b':') {
-                let name = line[..colon].trim_ascii_end();
-                if !name.is_empty() && name.iter().all(u8::is_ascii_graphic) {
-                    return Some(Field { name, value: &whole[colon + 1..] });
-                }
-            }
-        }
-        None
-    }
-}
-
-/// The length of the first line, its line feed included.
-fn line_length(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
-}
-
-/// The fields among `bytes`' header that `known` wants, and the body.
+/// The fields among a header's that `known` wants. Fields beyond [`FIELDS_LIMIT`] make a mail suspicious; known ones are
+/// read all the same.
 pub(super) fn known_fields<'a>(
-    bytes: &'a [u8],
-    known: impl Fn(&Field<'a>) -> bool,
+    header: &'a [u8],
+    known: impl Fn(&HeaderField<'a>) -> bool,
     note: &mut impl FnMut(Problem),
-) -> (Vec<Field<'a>>, &'a [u8]) {
+) -> Vec<HeaderField<'a>> {
     let mut kept = Vec::new();
-    let mut fields = Fields::new(bytes);
     let mut count = 0;
-    for field in fields.by_ref() {
+    for field in Fields::new(header) {
         count += 1;
         if known(&field) {
             if kept.len() == KNOWN_LIMIT {
@@ -109,7 +38,12 @@ pub(super) fn known_fields<'a>(
     if count > FIELDS_LIMIT {
         note(Problem::TooManyHeaders);
     }
-    (kept, fields.body())
+    kept
+}
+
+/// The header with which `bytes` begin, its last blank line included.
+pub(super) fn header(bytes: &[u8]) -> &[u8] {
+    &bytes[..header_end(bytes, &Marks::default())]
 }
 
 /// What the fields of a part say about its inside.
@@ -127,82 +61,211 @@ pub(super) enum Kind {
 /// A part that is no multipart.
 #[derive(Debug)]
 pub(super) struct Leaf<'a> {
-    pub(super) fields: Vec<Field<'a>>,
+    pub(super) fields: Vec<HeaderField<'a>>,
     pub(super) body: &'a [u8],
     /// Which multipart/alternative it is in, if any.
     pub(super) alternative: Option<usize>,
 }
 
-struct Open<'a> {
-    bytes: &'a [u8],
-    depth: usize,
+/// The boundaries of the open multiparts, the outermost first.
+#[derive(Default)]
+struct Marks {
+    open: Vec<Mark>,
+    /// Whether an open boundary begins with this byte.
+    begins: [u8; 32],
+}
+
+struct Mark {
+    boundary: Vec<u8>,
+    /// The first eight bytes as a number, and which of them count: most comparisons end here.
+    key: u64,
+    mask: u64,
     alternative: Option<usize>,
+}
+
+impl Marks {
+    fn push(&mut self, boundary: Vec<u8>, alternative: Option<usize>) {
+        let mask = match boundary.len() {
+            length @ 0..8 => (1_u64 << (8 * length)) - 1,
+            _ => u64::MAX,
+        };
+        self.open.push(Mark { key: first_eight(&boundary) & mask, mask, boundary, alternative });
+        self.index();
+    }
+
+    /// Closes all but the outermost `left`; gives how many.
+    fn close(&mut self, left: usize) -> usize {
+        let closed = self.open.len().saturating_sub(left);
+        self.open.truncate(left);
+        self.index();
+        closed
+    }
+
+    fn index(&mut self) {
+        self.begins = [0; 32];
+        for first in self.open.iter().filter_map(|mark| mark.boundary.first()) {
+            self.begins[usize::from(first / 8)] |= 1 << (first % 8);
+        }
+    }
+
+    /// Whether a line of a boundary begins here. Of boundaries that are the same the innermost counts: some programs nest one in
+    /// itself.
+    fn find(&self, line: &[u8]) -> Option<Delimiter> {
+        let rest = line.strip_prefix(b"--")?;
+        let first = *rest.first()?;
+        if self.begins[usize::from(first / 8)] & (1 << (first % 8)) == 0 {
+            return None;
+        }
+        let key = first_eight(rest);
+        let mut tried = None;
+        for (level, mark) in self.open.iter().enumerate().rev() {
+            // Of the same length is the same, where both are here: a line of blanks is not read sixteen times.
+            if key & mark.mask != mark.key || tried == Some(mark.boundary.len()) {
+                continue;
+            }
+            let Some(after) = rest.strip_prefix(&mark.boundary[..]) else { continue };
+            tried = Some(mark.boundary.len());
+            let closes = after.starts_with(b"--");
+            let after = if closes { &after[2..] } else { after };
+            // "Whitespace may be added to the end of the boundary by gateways" (RFC 2046 section 5.1.1).
+            let blank =
+                after.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\x0c')).count();
+            if matches!(after.get(blank), None | Some(b'\n')) {
+                let length = line.len() - after.len() + blank + usize::from(after.len() > blank);
+                return Some(Delimiter { level, closes, length });
+            }
+        }
+        None
+    }
+}
+
+fn first_eight(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    }
+}
+
+struct Delimiter {
+    level: usize,
+    closes: bool,
+    /// Of the line, its line feed included.
+    length: usize,
+}
+
+/// What is read between two lines of boundaries.
+enum Inside<'a> {
+    /// A leaf, whose body began here.
+    Leaf(Vec<HeaderField<'a>>, usize),
+    /// What nobody reads: a preamble, an epilogue, a part that is not opened.
+    Nothing,
 }
 
 /// The leaves of a mail in their order.
 pub(super) fn leaves<'a>(
     bytes: &'a [u8],
-    known: impl Fn(&Field<'a>) -> bool,
-    kind: impl Fn(&[Field<'a>]) -> Kind,
+    known: impl Fn(&HeaderField<'a>) -> bool,
+    kind: impl Fn(&[HeaderField<'a>]) -> Kind,
     note: &mut impl FnMut(Problem),
 ) -> Vec<Leaf<'a>> {
     let mut leaves = Vec::new();
-    let mut alternatives = 0;
-    let mut parts = 0;
-    let mut waiting = vec![Open { bytes, depth: 0, alternative: None }];
-    while let Some(Open { bytes, depth, alternative }) = waiting.pop() {
-        let (fields, body) = known_fields(bytes, &known, note);
-        match kind(&fields) {
-            Kind::Multipart { .. } if depth == DEPTH_LIMIT => note(Problem::TooDeep),
-            Kind::Multipart { boundary, alternative: forms } if boundary.len() <= BOUNDARY_LIMIT => {
-                let alternative = if forms {
+    let mut marks = Marks::default();
+    let (mut alternatives, mut parts) = (0, 0);
+    // Where the next part begins; the mail itself is the first.
+    let mut start = 0;
+    loop {
+        let body = start + header_end(&bytes[start..], &marks);
+        let fields = known_fields(&bytes[start..body], &known, note);
+        let mut alternative = marks.open.last().and_then(|mark| mark.alternative);
+        let mut inside = match kind(&fields) {
+            Kind::Multipart { .. } if marks.open.len() == DEPTH_LIMIT => {
+                note(Problem::TooDeep);
+                Inside::Nothing
+            }
+            Kind::Multipart { boundary, alternative: forms }
+                if (1..=BOUNDARY_LIMIT).contains(&boundary.len()) =>
+            {
+                if forms {
                     alternatives += 1;
-                    Some(alternatives)
-                } else {
-                    alternative
+                    alternative = Some(alternatives);
+                }
+                marks.push(boundary, alternative);
+                Inside::Nothing
+            }
+            Kind::Multipart { .. } => {
+                note(Problem::NoBoundary);
+                Inside::Leaf(fields, body)
+            }
+            Kind::Leaf => Inside::Leaf(fields, body),
+        };
+        let mut from = body;
+        loop {
+            let found = next(bytes, from, &marks);
+            if let Inside::Leaf(fields, body) = std::mem::replace(&mut inside, Inside::Nothing) {
+                let body = match &found {
+                    Some((end, _)) => without_line_break(&bytes[body..*end]),
+                    None => &bytes[body..],
                 };
-                let (found, problem) = split(body, &boundary, PARTS_LIMIT - parts);
-                problem.into_iter().for_each(&mut *note);
-                parts += found.len();
-                // The last of the waiting is taken next: it must be the first part.
-                let open = |bytes| Open { bytes, depth: depth + 1, alternative };
-                waiting.extend(found.into_iter().rev().map(open));
+                leaves.push(Leaf { fields, body, alternative });
             }
-            Kind::Multipart { .. } | Kind::Leaf => leaves.push(Leaf { fields, body, alternative }),
+            let Some((at, Delimiter { level, closes, length })) = found else {
+                if !marks.open.is_empty() {
+                    note(Problem::Unclosed);
+                }
+                return leaves;
+            };
+            if marks.close(level + 1) > 0 {
+                note(Problem::Unclosed);
+            }
+            from = at + length;
+            if closes {
+                marks.close(level);
+                continue;
+            }
+            if from == bytes.len() {
+                note(Problem::Unclosed);
+                return leaves;
+            }
+            break;
         }
+        if parts == PARTS_LIMIT {
+            note(Problem::TooManyParts);
+            return leaves;
+        }
+        parts += 1;
+        start = from;
     }
-    leaves
 }
 
-/// At most so many parts between the boundary lines, without the line break that belongs to the boundary.
-fn split<'a>(body: &'a [u8], boundary: &[u8], most: usize) -> (Vec<&'a [u8]>, Option<Problem>) {
-    let mut parts = Vec::new();
-    let mut start = None;
+/// The end of the header with which `bytes` begin: behind its blank line, or at a line of a boundary.
+fn header_end(bytes: &[u8], marks: &Marks) -> usize {
     let mut at = 0;
-    while at < body.len() {
-        let line_start = at;
-        let line = &body[at..at + line_length(&body[at..])];
+    while at < bytes.len() {
+        let line = &bytes[at..at + line_length(&bytes[at..])];
+        if is_blank(line) {
+            return at + line.len();
+        }
+        if marks.find(line).is_some() {
+            return at;
+        }
         at += line.len();
-        let after = line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary));
-        let (Some(b"") | Some(b"--")) = after.map(<[u8]>::trim_ascii_end) else { continue };
-        if let Some(start) = start {
-            if parts.len() == most {
-                return (parts, Some(Problem::TooManyParts));
-            }
-            parts.push(without_line_break(&body[start..line_start]));
-        }
-        start = Some(at);
-        if after.is_some_and(|rest| rest.starts_with(b"--")) {
-            return (parts, None);
-        }
     }
-    // The end of the bytes is the end of an open part.
-    if let Some(last) = start.filter(|start| *start < body.len() && parts.len() < most) {
-        parts.push(&body[last..]);
-    }
-    (parts, Some(Problem::Unclosed))
+    at
 }
 
+/// The next line of an open boundary, of lines that begin at `from` or behind.
+fn next(bytes: &[u8], from: usize, marks: &Marks) -> Option<(usize, Delimiter)> {
+    if marks.open.is_empty() {
+        return None;
+    }
+    let rest = &bytes[from..];
+    let starts = std::iter::once(0).chain(memchr_iter(b'\n', rest).map(|at| at + 1));
+    starts
+        .filter(|at| rest[*at..].starts_with(b"--"))
+        .find_map(|at| marks.find(&rest[at..]).map(|found| (from + at, found)))
+}
+
+/// Without the line break that belongs to the boundary behind it.
 fn without_line_break(part: &[u8]) -> &[u8] {
     let part = part.strip_suffix(b"\n").unwrap_or(part);
     part.strip_suffix(b"\r").unwrap_or(part)

@@ -104,3 +104,24 @@ async fn pop3_asks_singly_where_it_is_not_and_ends_what_has_no_end() {
     assert_eq!(many.ended(), [(id("a"), Ok("ab\r\n"))]);
     assert_eq!((many.0.len(), many.0[1].1.len()), (2, 100));
 }
+
+/// The rounds that are cut at every byte elsewhere, whole.
+#[tokio::test]
+async fn a_round_with_a_good_server_gives_all_mails() {
+    let name = "imap/round";
+    let mut many = Many::default();
+    scripted::play(name, &read(name), IncomingTimeouts::all(PATIENCE), async |mut session| {
+        let selected = session.select(None, Access::ReadOnly).await?;
+        assert!(selected.may_hold_above(19) && !selected.may_hold_above(20));
+        let mails = session.list(None, 9).await?;
+        assert_eq!(scripted::fetch(session.as_mut(), &RemoteKey::Uid(20), 9).await?, b"ab\r\ncd\r\n");
+        session.fetch_many(&mails, 9, &mut many).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(many.ended(), [(uid(10), Ok("ef\r\n")), (uid(20), Ok("ab\r\ncd\r\n"))]);
+    let name = "pop3/round";
+    let (many, result) = pop3(name, &read(name), &["a", "b"], 9).await;
+    result.unwrap();
+    assert_eq!(many.ended(), [(id("a"), Ok("ef\r\n")), (id("b"), Ok("ab\r\ncd\r\n"))]);
+}
