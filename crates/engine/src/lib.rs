@@ -59,6 +59,7 @@
 mod bounce;
 mod collect;
 mod dispatch;
+mod empty_lists;
 mod error;
 mod event;
 mod explain;

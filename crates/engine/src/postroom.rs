@@ -13,13 +13,13 @@ use postroom_storage::{Change, LEASE, Store};
 use postroom_transport::{IncomingTransport, OutgoingTransport};
 use tokio::sync::Notify;
 
+use crate::empty_lists::EmptyLists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::handler::{
     AskAPerson, MessageHandler, NoObserver, NoRecipients, Observer, RecipientDirectory, RequesterDirectory,
 };
 use crate::links::KnownLinks;
-use crate::suppress::EmptyLists;
 use crate::unlock::token::TokenKeys;
 
 /// How a postroom behaves where the host may choose.
