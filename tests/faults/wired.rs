@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom::core::address::Address;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -16,6 +17,7 @@ use postroom::core::mailbox::Mailbox;
 use postroom::core::message::OnDoubt;
 use postroom::core::queue::{Event, Prepared};
 use postroom::core::step::Step;
+use postroom::core::suppression::Suppression;
 use postroom::core::time::Timestamp;
 use postroom::storage::keyring::{Binding, Sealed};
 use postroom::storage::*;
@@ -153,6 +155,14 @@ through! { HealthBook:
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
     fn clear(now: Timestamp, mailbox: MailboxId) -> ();
     fn probe(now: Timestamp, mailbox: MailboxId, worker: WorkerId, until: Timestamp) -> bool;
+}
+
+through! { Suppressions:
+    fn report(now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> bool;
+    fn suppressed(now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Vec<Suppression>;
+    fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+    fn suppress(change: &Change, entry: &Suppression) -> ();
+    fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
 }
 
 through! { Budgets:

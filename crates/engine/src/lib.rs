@@ -56,9 +56,11 @@
 //! # }
 //! ```
 
+mod bounce;
 mod charge;
 mod collect;
 mod dispatch;
+mod empty_lists;
 mod error;
 mod event;
 mod explain;
@@ -80,6 +82,7 @@ mod sent_copy;
 mod settling;
 mod sort;
 mod submit;
+mod suppress;
 mod unlock;
 mod watch;
 mod worker;

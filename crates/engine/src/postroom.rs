@@ -13,6 +13,7 @@ use postroom_storage::{Change, LEASE, Store};
 use postroom_transport::{IncomingTransport, OutgoingTransport};
 use tokio::sync::Notify;
 
+use crate::empty_lists::EmptyLists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::handler::{
@@ -85,6 +86,7 @@ pub(crate) struct Ports {
     pub(crate) options: Options,
     pub(crate) tokens: TokenKeys,
     pub(crate) known: KnownLinks,
+    pub(crate) empty_lists: EmptyLists,
     /// Counts the ids that were made.
     sequence: AtomicU16,
     /// Rung when this process has queued mail or stored mail: a worker looks at once.
@@ -123,6 +125,7 @@ impl Postroom {
                 options: Options::default(),
                 tokens: TokenKeys::default(),
                 known: KnownLinks::default(),
+                empty_lists: EmptyLists::default(),
                 sequence: AtomicU16::new(0),
                 bell: Notify::new(),
                 mail: Notify::new(),

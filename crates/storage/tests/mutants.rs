@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::contract::Contract;
 use postroom_core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -17,6 +18,7 @@ use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::{Event, Prepared};
 use postroom_core::step::Step;
+use postroom_core::suppression::Suppression;
 use postroom_core::time::Timestamp;
 use postroom_storage::conformance::{Subject, cases, check};
 use postroom_storage::keyring::{Binding, Sealed};
@@ -36,6 +38,12 @@ enum Fault {
     AllProbe,
     /// What was not sent stays taken out of the budget.
     KeepsBudget,
+    /// Nobody counts automatic mail.
+    CountsNoAnswers,
+    /// A bounce changes what an operator said.
+    OverridesOperators,
+    /// An entry of the suppression list never ends.
+    SuppressesForEver,
     /// A mark does not look at the lease.
     MarksDeadClaims,
     /// A settlement goes by the row alone, whoever sends it.
@@ -213,11 +221,34 @@ impl Clock for Mutant {
     }
 }
 
+through! { Suppressions:
+    fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+    fn suppress(change: &Change, entry: &Suppression) -> ();
+    fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
+    ;
+    async fn report(&self, now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> Result<bool> {
+        for entry in reports.iter().filter_map(|report| report.suppression.as_ref()) {
+            if self.is(Fault::OverridesOperators) {
+                let change = Change::new(now, Actor::parse("bounce").expect("actor"));
+                self.inner.suppress(&change, entry).await?;
+            }
+        }
+        self.inner.report(now, id, reports).await
+    }
+
+    async fn suppressed(&self, now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Result<Vec<Suppression>> {
+        let dawn = Timestamp::from_millis(0);
+        let now = if self.is(Fault::SuppressesForEver) { dawn } else { now };
+        self.inner.suppressed(now, contract, addresses).await
+    }
+}
+
 through! { QueueIntake:
     fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
     ;
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
         let mut mail = mail.clone();
+        mail.automatic = mail.automatic.filter(|_| !self.is(Fault::CountsNoAnswers));
         mail.idempotency = mail.idempotency.filter(|_| !self.is(Fault::ForgetsKeys));
         self.inner.enqueue(now, &mail, content).await
     }
@@ -412,6 +443,13 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::ServesInOrder, "queue::a_contract_that_comes_later_waits_for_one_turn_of_each_other"),
         (Fault::AllProbe, "budgets::one_worker_tries_a_mailbox_that_failed"),
         (Fault::KeepsBudget, "budgets::what_was_not_sent_is_given_back"),
+        (
+            Fault::CountsNoAnswers,
+            "suppressions::a_correspondent_gets_two_automatic_mails_an_hour_and_four_a_day",
+        ),
+        (Fault::CountsNoAnswers, "suppressions::automatic_mails_at_once_share_one_budget"),
+        (Fault::OverridesOperators, "suppressions::what_an_operator_said_no_bounce_changes"),
+        (Fault::SuppressesForEver, "suppressions::a_bounce_stops_its_contracts_mail_until_it_expires"),
         (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
         (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
         (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),

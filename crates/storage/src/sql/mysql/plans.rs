@@ -12,7 +12,10 @@ use super::ledger::{
 };
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
-use super::{audit, bodies, budgets, events, faults, lanes, links, locks, mailboxes, switches, watches};
+use super::{
+    audit, bodies, budgets, correspondents, events, faults, lanes, links, locks, mailboxes, suppressions,
+    switches, watches,
+};
 use crate::clock::Clock;
 use crate::queue::QueueIntake;
 
@@ -122,6 +125,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         doubt::DOUBTS,
         retention::MAILBOXES,
         retention::TALLIES,
+        correspondents::SENT_TO,
+        correspondents::OVER,
+        suppressions::STOPPED,
+        suppressions::LISTS[0],
+        suppressions::OVER,
         budgets::OF,
         row::MAILS,
         row::FINISHED,

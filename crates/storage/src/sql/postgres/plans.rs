@@ -9,7 +9,10 @@ use super::ledger::{
 };
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::PgStore;
-use super::{audit, bodies, budgets, events, faults, lanes, links, mailboxes, switches, watches};
+use super::{
+    audit, bodies, budgets, correspondents, events, faults, lanes, links, mailboxes, suppressions, switches,
+    watches,
+};
 
 /// The plan of a statement, as it is made once for all its parameters.
 async fn plan(store: &PgStore, sql: &str) -> Vec<String> {
@@ -63,6 +66,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         doubt::DOUBTS,
         retention::MAILBOXES,
         retention::TALLIES,
+        correspondents::SENT_TO,
+        correspondents::OVER,
+        suppressions::STOPPED,
+        suppressions::LISTS[0],
+        suppressions::OVER,
         budgets::OF,
         intake::TODAY,
         intake::EXISTING,

@@ -9,7 +9,7 @@ use super::ledger::{
 };
 use super::queue::{desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::SqliteStore;
-use super::{audit, bodies, budgets, events, lanes, links, mailboxes, watches};
+use super::{audit, bodies, budgets, correspondents, events, lanes, links, mailboxes, suppressions, watches};
 
 /// The steps of a statement's plan.
 async fn plan(store: &SqliteStore, sql: &str) -> Vec<String> {
@@ -42,6 +42,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         reroute::FROZEN,
         retention::MAILBOXES,
         retention::TALLIES,
+        correspondents::SENT_TO,
+        correspondents::OVER,
+        suppressions::STOPPED,
+        suppressions::LISTS[0],
+        suppressions::OVER,
         doubt::RESTORED,
         doubt::DOUBTS,
         intake::AROUND,
