@@ -4,6 +4,7 @@
 
 mod fixture;
 mod governing;
+mod hostile;
 mod operating;
 mod receiving;
 mod registry;
