@@ -1,5 +1,5 @@
 //! The dialogues of `dialogs/imap` and `dialogs/pop3`, each played by one test, and that none is forgotten; besides, what the suite
-//! of the port can't ask: truncation, a folder of a million, the words of a probe.
+//! of the port can't ask: truncation, random changes, a folder of a million, the words of a probe.
 #![cfg(all(feature = "imap", feature = "pop3"))]
 #![expect(clippy::unwrap_used, reason = "what a test can't go on without")]
 
@@ -11,10 +11,14 @@ mod imap;
 mod many;
 #[path = "incoming/million.rs"]
 mod million;
+#[path = "incoming/mutation.rs"]
+mod mutation;
 #[path = "incoming/pop3.rs"]
 mod pop3;
 #[path = "incoming/probe.rs"]
 mod probe;
+#[path = "incoming/replay.rs"]
+mod replay;
 #[path = "incoming/scripted.rs"]
 mod scripted;
 #[path = "incoming/truncation.rs"]

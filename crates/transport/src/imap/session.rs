@@ -35,13 +35,16 @@ impl Session {
 
     /// As `begin` of the conversation, where a folder must be selected.
     fn begin_selected(&mut self, stage: Stage, access: Access) -> Result<()> {
-        match self.selected {
-            None => Err(Error::new(ErrorKind::FolderMissing, stage).with_reply("no folder is selected")),
+        // First of all whether it is broken: else a lost connection would look like a folder that is missing.
+        self.talk.begin(stage)?;
+        let wrong = match self.selected {
+            None => (ErrorKind::FolderMissing, "no folder is selected"),
             Some(Access::ReadOnly) if access == Access::ReadWrite => {
-                Err(Error::new(ErrorKind::Refused, stage).with_reply("the folder is selected read-only"))
+                (ErrorKind::Refused, "the folder is selected read-only")
             }
-            _ => self.talk.begin(stage),
-        }
+            _ => return Ok(()),
+        };
+        self.talk.end(Err(Error::new(wrong.0, stage).with_reply(wrong.1)))
     }
 
     async fn list_folders(&mut self) -> Result<Vec<Folder>> {

@@ -17,7 +17,7 @@ async fn imap(name: &str, uids: &[u32], piece: Duration) -> (Many, Result<()>) {
     let mails = listed(uids.iter().copied().map(RemoteKey::Uid));
     let result = scripted::play(&name, &signed_in(&name), timeouts, async |mut session| {
         session.select(None, Access::ReadOnly).await?;
-        session.fetch_many(&mails, 100, &mut many).await
+        session.fetch_many(&mails, 1000, &mut many).await
     })
     .await;
     (many, result)
@@ -42,6 +42,14 @@ async fn what_is_not_surely_whole_is_asked_for_alone() {
             (uid(13), Err(ErrorKind::Gone)),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_text_that_stands_for_a_removed_mail_is_none_of_many() {
+    let (many, result) = imap("fetch_many_unavailable", &[10, 11, 12], PATIENCE).await;
+    result.unwrap();
+    let want = [(uid(10), Ok("abcd")), (uid(12), Ok("efgh")), (uid(11), Err(ErrorKind::Gone))];
+    assert_eq!(many.ended(), want);
 }
 
 #[tokio::test]
@@ -103,4 +111,25 @@ async fn pop3_asks_singly_where_it_is_not_and_ends_what_has_no_end() {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(many.ended(), [(id("a"), Ok("ab\r\n"))]);
     assert_eq!((many.0.len(), many.0[1].1.len()), (2, 100));
+}
+
+/// The rounds that are cut at every byte elsewhere, whole.
+#[tokio::test]
+async fn a_round_with_a_good_server_gives_all_mails() {
+    let name = "imap/round";
+    let mut many = Many::default();
+    scripted::play(name, &read(name), IncomingTimeouts::all(PATIENCE), async |mut session| {
+        let selected = session.select(None, Access::ReadOnly).await?;
+        assert!(selected.may_hold_above(19) && !selected.may_hold_above(20));
+        let mails = session.list(None, 9).await?;
+        assert_eq!(scripted::fetch(session.as_mut(), &RemoteKey::Uid(20), 9).await?, b"ab\r\ncd\r\n");
+        session.fetch_many(&mails, 9, &mut many).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(many.ended(), [(uid(10), Ok("ef\r\n")), (uid(20), Ok("ab\r\ncd\r\n"))]);
+    let name = "pop3/round";
+    let (many, result) = pop3(name, &read(name), &["a", "b"], 9).await;
+    result.unwrap();
+    assert_eq!(many.ended(), [(id("a"), Ok("ef\r\n")), (id("b"), Ok("ab\r\ncd\r\n"))]);
 }
