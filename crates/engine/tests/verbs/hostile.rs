@@ -49,9 +49,9 @@ async fn a_mail_that_can_t_be_read_reaches_the_handler_with_what_is_known_of_it_
     house.incoming.deliver(house.inbox.id, "INBOX", noise.clone());
     house.incoming.deliver(house.inbox.id, "INBOX", Vec::new());
     house.work().await;
-    let got = house.host.got.lock().unwrap();
+    let got = std::mem::take(&mut *house.host.got.lock().unwrap());
     assert_eq!((&got[0].raw[..], &got[1].raw[..]), (&noise[..], &b""[..]));
-    for delivery in got.iter() {
+    for delivery in &got {
         assert!(delivery.mail.problems.contains(&Problem::NoHeader), "{:?}", delivery.mail.problems);
         assert_eq!((delivery.mailbox, &delivery.contract), (house.inbox.id, &Some(contract("ACME"))));
     }
