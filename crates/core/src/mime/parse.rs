@@ -12,9 +12,10 @@ use mail_parser::{ContentType, HeaderValue};
 
 use super::charset::{self, Text};
 use super::file_name::FileNames;
-use super::scan::{self, Kind, Leaf};
+use super::scan::{self, Header, Kind, Leaf};
 use crate::address::{Address, NamedAddress};
 use crate::automatic::{self, Signs};
+use crate::mail::field::Fields;
 use crate::mail::{Attached, HeaderField, Mail, Problem};
 use crate::text::cut;
 use crate::time::Timestamp;
@@ -63,18 +64,26 @@ pub fn parse(bytes: impl Into<Bytes>) -> Mail {
 }
 
 fn read(bytes: &Bytes) -> Mail {
-    let mut mail = Mail { header: bytes.slice_ref(scan::header(bytes)), ..Mail::default() };
+    let of_part = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
+    let of_mail = |field: &HeaderField<'_>| {
+        [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names))
+    };
+    let mut fields = Fields::new(bytes);
+    let (mut header, mut outermost) = (Header::default(), Header::default());
+    for field in fields.by_ref() {
+        header.take(field, of_mail);
+        outermost.take(field, of_part);
+    }
+    let body = bytes.len() - fields.left();
+    let mut mail = Mail { header: bytes.slice(..body), ..Mail::default() };
     guarded(&mut mail, |mail| {
-        let header = mail.header.clone();
-        let known = |field: &HeaderField<'_>| {
-            [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names))
-        };
-        let fields = scan::known_fields(&header, known, &mut |problem| mail.note(problem));
-        read_header(mail, &fields);
+        let known = header.into_known(&mut |problem| mail.note(problem));
+        read_header(mail, &known);
     });
     guarded(&mut mail, |mail| {
-        let known = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
-        let mut leaves = scan::leaves(bytes, known, kind, &mut |problem| mail.note(problem));
+        let note = &mut |problem| mail.note(problem);
+        let known = outermost.into_known(note);
+        let mut leaves = scan::leaves(bytes, known, body, of_part, kind, note);
         if mail.fields().next().is_none() {
             mail.note(Problem::NoHeader);
             leaves = vec![Leaf { fields: Vec::new(), body: bytes, alternative: None }];

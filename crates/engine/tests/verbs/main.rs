@@ -5,6 +5,7 @@
 mod automatic;
 mod fixture;
 mod governing;
+mod hostile;
 mod operating;
 mod receiving;
 mod registry;
