@@ -10,6 +10,7 @@ mod failed;
 #[cfg(test)]
 mod faults;
 mod health;
+mod host;
 mod lanes;
 mod ledger;
 mod links;

@@ -1,6 +1,7 @@
 //! What only a store on a server can get wrong: dropped futures, lost connections, two stores, a schema of another release. What
 //! every store has to keep is in the conformance suite. The tests use the server that `POSTROOM_TEST_MYSQL` names.
 
+mod completion;
 pub(super) mod fixture;
 mod hosts;
 mod joined;

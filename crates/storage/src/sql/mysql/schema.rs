@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(4, "ledger", include_str!("../../../migrations/mysql/0004_ledger.sql")),
     migration(5, "budgets", include_str!("../../../migrations/mysql/0005_budgets.sql")),
     migration(6, "watches", include_str!("../../../migrations/mysql/0006_watches.sql")),
+    migration(7, "received", include_str!("../../../migrations/mysql/0007_received.sql")),
 ];
 
 /// A long migration is no reason to give up.

@@ -1,6 +1,7 @@
 //! What only a store on a medium can get wrong: dropped futures, a full disk, a killed process, two processes, a schema of
 //! another release. What every store has to keep is in the conformance suite.
 
+mod completion;
 mod fixture;
 mod hosts;
 mod joined;
