@@ -18,6 +18,7 @@ use postroom_transport::{
     IncomingTransport, Listed, MailSink, ProbeReport, Result, Route, Selected, Stage,
 };
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::fixture::*;
 
@@ -155,30 +156,25 @@ impl IncomingSession for OddSession {
 
 /// A worker that runs until it is dropped or stopped.
 struct Running {
-    stop: Option<oneshot::Sender<()>>,
-    task: tokio::task::JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    task: JoinSet<()>,
 }
 
 impl Running {
     fn begin(postroom: &Postroom) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let postroom = postroom.clone();
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             let stopped = async { _ = stopped.await };
             postroom.run_with(Work::all().only_receiving(), stopped).await.unwrap();
         });
-        Self { stop: Some(stop), task }
+        Self { stop, task }
     }
 
     async fn stop(mut self) {
-        let _ = self.stop.take().unwrap().send(());
-        (&mut self.task).await.unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
+        let _ = self.stop.send(());
+        self.task.join_next().await.unwrap().unwrap();
     }
 }
 

@@ -67,7 +67,7 @@ async fn what_had_ended_before_the_connection_did_is_whole() {
     assert_eq!(many.ended(), [(uid(10), Ok("abcd"))]);
 }
 
-/// It would miss a client that gives more time for each word that it hears.
+/// It would miss a client that gives more time for each word that it hears: behind the last one there is silence.
 #[tokio::test]
 async fn words_without_mail_bring_no_more_time() {
     let (many, result) = imap("fetch_many_silent", &TWO, Duration::from_millis(100)).await;
