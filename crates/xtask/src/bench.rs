@@ -75,10 +75,26 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
     match options.what {
         Benchmark::Send => send(options),
         Benchmark::Deliver => deliver(options),
-        Benchmark::Depth => burden::depth(options),
-        Benchmark::Poison => burden::poison(options),
+        Benchmark::Depth | Benchmark::Poison => burden(options),
         Benchmark::Isolation => isolation(options),
         Benchmark::Fetch => fetch::fetch(options.rounds, options.mails.unwrap_or(20_000)),
+    }
+}
+
+/// What a deep queue, many outboxes, and poison cost.
+fn burden(options: &Options) -> Outcome<ExitCode> {
+    let [address] = free_addresses()?;
+    let _sink = sink(address)?;
+    let course = burden::Course {
+        rounds: options.rounds,
+        mails: options.mails.unwrap_or(5000),
+        stores: &options.stores,
+        sink: address,
+        rest: &options.rest,
+    };
+    match options.what {
+        Benchmark::Poison => burden::poison(course),
+        _ => burden::depth(course, options.depth, options.outboxes),
     }
 }
 
