@@ -17,12 +17,12 @@ use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
-    Clock, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook, LedgerDesk,
-    LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery, Mailboxes, Pruned,
-    QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Reading, Received,
-    RecipientReport, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
-    Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled, Uses,
-    Watch, WatchLease, Watches,
+    Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook,
+    LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery,
+    Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Reading,
+    Received, RecipientReport, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail,
+    Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled,
+    Uses, Watch, WatchLease, Watches,
 };
 
 use crate::OwnStore;
@@ -134,6 +134,7 @@ delegated! {
     LedgerWork {
         fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
         fn finish(now: Timestamp, result: &HandlerResult) -> bool;
+        fn completed(claim: &Committing) -> bool;
         fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
         fn next_due(now: Timestamp) -> Option<Timestamp>;
         fn open_claims() -> u64;
@@ -143,7 +144,9 @@ delegated! {
         fn show(id: LedgerId) -> Option<LedgerRecord>;
         fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
         fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
-    }    Watches {
+        fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    }
+    Watches {
         fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;
         fn renew(now: Timestamp, watcher: WorkerId, until: Timestamp, readings: &[Reading]) -> Option<Renewal>;
         fn release(watcher: WorkerId, leases: &[Release]) -> ();

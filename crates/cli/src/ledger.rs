@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Replay { id: LedgerId },
     /// Name the contract of a mail in triage or quarantine.
     Route { id: LedgerId, contract: ContractId },
+    /// Drop a mail that waits, in triage, in quarantine or for the handler. It can be replayed as long as its bytes are kept.
+    Ignore { id: LedgerId },
 }
 
 #[derive(clap::Args)]
@@ -56,6 +58,10 @@ impl Command {
             }
             Self::Route { id, contract } => {
                 desk.route(now, &session.actor, *id, contract).await?;
+                told(session, *id).await
+            }
+            Self::Ignore { id } => {
+                desk.ignore(now, &session.actor, *id).await?;
                 told(session, *id).await
             }
         }

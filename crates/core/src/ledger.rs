@@ -103,6 +103,12 @@ words! {
 }
 
 impl State {
+    /// Whether nothing waits for it any more: no handler and no person.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Handled | Self::Ignored | Self::Dead)
+    }
+
     /// The state after `event`, or none where the drawing has no such way. The drawing is in the manual, page
     /// `ledger.md`.
     #[must_use]

@@ -95,6 +95,8 @@ impl Error {
             ErrorKind::Store(StoreKind::IdempotencyConflict { .. }) => "idempotency-conflict",
             ErrorKind::Store(StoreKind::LimitReached { .. }) => "limit-reached",
             ErrorKind::Store(StoreKind::NotPossible { .. }) => "not-possible",
+            ErrorKind::Store(StoreKind::StaleClaim) => "stale-claim",
+            ErrorKind::Store(StoreKind::ContentGone) => "content-gone",
             ErrorKind::Store(StoreKind::Schema) => "schema",
             ErrorKind::Store(_) => "storage",
         }

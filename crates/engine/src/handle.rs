@@ -9,7 +9,7 @@ use postroom_core::mail::{Attached, Mail};
 use postroom_core::mailbox::Inbox;
 use postroom_core::mime::parse;
 use postroom_core::schedule::Schedule;
-use postroom_storage::{ClaimedMail, HandlerResult, LedgerWork, Mailboxes};
+use postroom_storage::{ClaimedMail, Committing, HandlerResult, LedgerWork, Mailboxes};
 
 use crate::event::Event as Happened;
 use crate::handler::{Answer, Delivery};
@@ -50,6 +50,7 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
         mail,
         refused_attachments: refused_attachments.unwrap_or_default(),
         raw,
+        claim: Committing { id: item.id, claim: claimed.claim },
     };
     // A task of its own, so that a panic of the handler is an answer like any other. It ends with this future.
     let mut call = tokio::task::JoinSet::new();
@@ -73,28 +74,43 @@ fn refuse(mail: &mut Mail, inbox: &Inbox) -> Vec<String> {
 
 async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
     let now = worker.postroom.now();
+    let work: &dyn LedgerWork = worker.postroom.store();
+    let mut uncommitted = "";
+    if answer == Answer::Committed {
+        let claim = Committing { id: claimed.item.id, claim: claimed.claim };
+        match worker.insist(|| work.completed(&claim)).await {
+            Ok(true) => {
+                return worker.postroom.observe(&Happened::Handled { id: claim.id, event: Event::Handle });
+            }
+            Ok(false) => uncommitted = "it said committed, and nothing was under its claim; ",
+            Err(error) => return worker.store_failed(&error),
+        }
+    }
     let most = worker.postroom.ports.options.handler_calls;
     let (event, detail, due_at) = match answer {
         Answer::Done => (Event::Handle, String::new(), now),
         Answer::Refuse(reason) => (Event::Die, format!("the handler refused it: {reason}"), now),
-        Answer::Retry(_) if claimed.attempt >= most => (
+        Answer::Retry(_) | Answer::Committed if claimed.attempt >= most => (
             Event::Die,
-            format!("the handler failed {} times; mend it, then replay the mail", claimed.attempt),
+            format!(
+                "{uncommitted}the handler failed {} times; mend it, then replay the mail",
+                claimed.attempt
+            ),
             now,
         ),
-        Answer::Retry(after) => {
+        Answer::Retry(_) | Answer::Committed => {
+            let after = if let Answer::Retry(after) = answer { after } else { Duration::ZERO };
             let seed = random().map(u64::from_be_bytes).unwrap_or_default();
             let due_at = if after.is_zero() {
                 Schedule::default().next(claimed.attempt, now, None, seed)
             } else {
                 now + after
             };
-            (Event::Defer, format!("the handler asks for another call after {due_at}"), due_at)
+            (Event::Defer, format!("{uncommitted}the handler asks for another call after {due_at}"), due_at)
         }
     };
     let detail = detail.chars().take(WORDS).collect();
     let result = HandlerResult { id: claimed.item.id, claim: claimed.claim, event, due_at, detail };
-    let work: &dyn LedgerWork = worker.postroom.store();
     match worker.insist(|| work.finish(worker.postroom.now(), &result)).await {
         Ok(true) => worker.postroom.observe(&Happened::Handled { id: result.id, event }),
         Ok(false) => {

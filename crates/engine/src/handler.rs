@@ -8,6 +8,7 @@ use bytes::Bytes;
 use postroom_core::address::{Address, NamedAddress};
 use postroom_core::id::{ContractId, LedgerId, MailboxId, RecordId};
 use postroom_core::mail::Mail;
+use postroom_storage::Committing;
 
 use crate::event::Event;
 
@@ -33,6 +34,17 @@ pub struct Delivery {
     pub refused_attachments: Vec<String>,
     /// The raw bytes.
     pub raw: Bytes,
+    /// The claim of this call.
+    pub(crate) claim: Committing,
+}
+
+impl Delivery {
+    /// The token of this call, for `complete_in` of a SQL store: a host that does its work in a transaction of its own has the mail
+    /// completed in the same one, and answers [`Answer::Committed`].
+    #[must_use]
+    pub fn claim(&self) -> Committing {
+        self.claim
+    }
 }
 
 /// What a handler says.
@@ -41,6 +53,10 @@ pub struct Delivery {
 pub enum Answer {
     /// The work is done, durably.
     Done,
+    /// The work is done and the mail completed, in one transaction of the host, by `complete_in` of a SQL store with
+    /// [`Delivery::claim`]. postroom looks whether it is so: where nothing was committed under this claim, it counts as
+    /// [`Answer::Retry`] and the timeline says so.
+    Committed,
     /// Call again after this time. After a number of calls (10 unless set otherwise) the mail becomes a dead letter.
     Retry(Duration),
     /// It can't be handled: it becomes a dead letter with this reason.
@@ -52,7 +68,7 @@ pub enum Answer {
 #[async_trait]
 pub trait MessageHandler: Send + Sync {
     /// Handles a mail. It is called at least once for each mail, side by side over mailboxes, one after the other within
-    /// one. A panic counts as a retry.
+    /// one. A panic counts as a retry. However long it takes, its claim is renewed meanwhile.
     ///
     /// # Cancel safety
     /// The future is dropped when the engine is stopped for good: the mail is handed over again later.

@@ -191,6 +191,8 @@ macro_rules! conformance_tests {
             next_due_and_open_claims_tell_what_is_ahead
             a_replayed_mail_is_handled_anew
             a_mail_in_triage_or_quarantine_waits_until_a_person_routes_it
+            what_a_person_ignores_nobody_handles_until_it_is_replayed
+            a_mail_is_completed_under_the_claim_that_handled_it
             an_ignored_mail_is_not_handled_and_can_be_replayed
             mails_are_listed_by_state_and_mailbox_in_pages
             the_ledger_survives_a_reopening

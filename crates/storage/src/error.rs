@@ -56,6 +56,10 @@ pub enum ErrorKind {
         /// The state that it is in.
         state: &'static str,
     },
+    /// The claim is not the row's any more: its lease ran out and another worker has it, or a person decided.
+    StaleClaim,
+    /// The bytes are not kept any more, or were never fetched.
+    ContentGone,
     /// The host's connection is none on which a mail can be put into the queue.
     UnfitConnection {
         /// What is wrong with it.
@@ -115,6 +119,8 @@ impl Error {
             | ErrorKind::LimitReached { .. }
             | ErrorKind::Budget { .. }
             | ErrorKind::NotPossible { .. }
+            | ErrorKind::StaleClaim
+            | ErrorKind::ContentGone
             | ErrorKind::UnfitConnection { .. } => Failure::GiveUp,
             ErrorKind::Unreadable | ErrorKind::Schema | ErrorKind::Sealing => Failure::Suspend,
         }
@@ -145,6 +151,12 @@ impl fmt::Display for Error {
                  next one fits at {again}, and what a person writes is not counted"
             ),
             ErrorKind::NotPossible { state } => write!(f, "not possible in the state {state}"),
+            ErrorKind::StaleClaim => f.write_str(
+                "the claim is not the mail's any more: it ran out and another worker has the mail, or a person decided; roll back",
+            ),
+            ErrorKind::ContentGone => {
+                f.write_str("its bytes are not kept: retention removed them, or the baseline left it out")
+            }
             ErrorKind::UnfitConnection { why } => write!(f, "the connection is not fit for it: {why}"),
             ErrorKind::Unreadable => f.write_str("a row can't be read; it is damaged or of a newer release"),
             ErrorKind::Schema => {

@@ -142,6 +142,16 @@ pub struct ClaimedMail {
     pub body: BodyId,
 }
 
+/// The token of one handler's call, by which a host completes a mail in a transaction of its own: `complete_in` of each SQL store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the key of a row and its fence")]
+pub struct Committing {
+    /// The mail.
+    pub id: LedgerId,
+    /// The claim of this call.
+    pub claim: ClaimId,
+}
+
 /// What became of a handler's call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
@@ -179,6 +189,10 @@ pub trait LedgerWork: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::NotPossible`] for an event that is no handler's.
     async fn finish(&self, now: Timestamp, result: &HandlerResult) -> Result<bool>;
+
+    /// Whether the mail is handled, and was so under this claim: what a handler says to have committed by itself is believed then
+    /// only. A replay takes it back.
+    async fn completed(&self, claim: &Committing) -> Result<bool>;
 
     /// Extends all live claims of a worker. Gives how many.
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64>;
@@ -288,15 +302,22 @@ pub trait LedgerDesk: Send + Sync {
     /// Has a mail handled again: attempts are counted anew.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, or without its bytes;
+    /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, [`crate::ErrorKind::ContentGone`] without its bytes,
     /// [`crate::ErrorKind::NotFound`].
     async fn replay(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()>;
 
     /// Names the contract of a mail in triage or quarantine: it is handled next.
     ///
     /// # Errors
-    /// As for a replay.
+    /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, [`crate::ErrorKind::NotFound`].
     async fn route(&self, now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> Result<()>;
+
+    /// Drops a mail that waits, for a person or for the handler: nobody handles it. It keeps its bytes as every ignored mail does,
+    /// and can be replayed. The answer of a handler that has it just now comes too late.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, [`crate::ErrorKind::NotFound`].
+    async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()>;
 }
 
 /// How long a worker holds what it claimed, unless it renews: the default lease.

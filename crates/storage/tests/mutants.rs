@@ -347,6 +347,7 @@ through! { LedgerIntake:
 through! { LedgerWork:
     fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
     fn finish(now: Timestamp, result: &HandlerResult) -> bool;
+    fn completed(claim: &Committing) -> bool;
     fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
     fn next_due(now: Timestamp) -> Option<Timestamp>;
     fn open_claims() -> u64;
@@ -357,6 +358,7 @@ through! { LedgerDesk:
     fn show(id: LedgerId) -> Option<LedgerRecord>;
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
+    fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
 }
 
 through! { Watches:

@@ -1,6 +1,6 @@
 //! `cargo xtask kill`: a sending process is killed with SIGKILL at random moments, or stopped past its lease and continued, while
 //! it sends to a server that only ever adds to its record; afterwards queue and record are compared. What a round does is in the
-//! files of its name, what must hold then in `books`.
+//! files of its name, what must hold then in `books`. Receiving is killed likewise, with `--receive`.
 //!
 //! That the rounds can fail was seen with broken builds, handed over by `--binary`, 300 mails and 4 kills each. With the mark
 //! committed after the server's reply instead of before the dot, each of three rounds found five to nine mails that had arrived
@@ -14,17 +14,21 @@ use tokio::runtime::Builder;
 
 use crate::cargo::built;
 use crate::outcome::Outcome;
-use crate::peers::Database;
+use crate::peers::{Database, Incoming, IncomingKind, IncomingProtocol};
 use crate::process;
 use crate::tally::Tally;
 
 mod books;
 mod desk;
 mod dice;
+mod installation;
 mod murder;
+mod receive;
 mod stage;
 mod zombie;
 
+pub(crate) use receive::Plant;
+use receive::{Numbers, Scene};
 use stage::Stage;
 
 /// What `cargo xtask kill` takes.
@@ -40,8 +44,23 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     mails: u32,
     /// How many workers are killed in a round.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=25))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
+    /// Kill workers that receive from a real server, instead of such that send. There are no zombies then.
+    #[arg(long)]
+    receive: bool,
+    /// Which server has the box that is received from.
+    #[arg(long, value_enum, default_value_t, requires = "receive")]
+    server: IncomingKind,
+    /// How that server is spoken to.
+    #[arg(long, value_enum, default_value_t, requires = "receive")]
+    protocol: IncomingProtocol,
+    /// Let the mails of the box keep their numbers.
+    #[arg(long, requires = "receive")]
+    same_numbers: bool,
+    /// Break a round on purpose: it passes if its comparison sees that.
+    #[arg(long, value_enum, requires = "receive")]
+    plant: Option<Plant>,
     /// Where the queue is.
     #[arg(long, value_enum, default_value_t)]
     store: Store,
@@ -69,7 +88,37 @@ pub(crate) enum Store {
 impl Options {
     /// What fits into every run of the tests.
     pub(crate) fn short(store: Store) -> Self {
-        Self { rounds: 3, zombies: 1, mails: 300, kills: 4, store, seed: None, binary: None }
+        Self {
+            rounds: 3,
+            zombies: 1,
+            mails: 300,
+            kills: 4,
+            receive: false,
+            server: IncomingKind::default(),
+            protocol: IncomingProtocol::default(),
+            same_numbers: false,
+            plant: None,
+            store,
+            seed: None,
+            binary: None,
+        }
+    }
+
+    /// The same for receiving.
+    pub(crate) fn short_receiving(server: IncomingKind, protocol: IncomingProtocol) -> Self {
+        let short = Self::short(Store::Sqlite);
+        Self { rounds: 1, mails: 100, kills: 5, receive: true, server, protocol, ..short }
+    }
+
+    /// The same, broken on purpose.
+    pub(crate) fn short_broken(plant: Plant) -> Self {
+        let short = Self::short_receiving(IncomingKind::Dovecot, IncomingProtocol::Imap);
+        Self { kills: 2, plant: Some(plant), ..short }
+    }
+
+    /// The same, in a box whose mails keep their numbers.
+    pub(crate) fn with_same_numbers(self) -> Self {
+        Self { same_numbers: true, ..self }
     }
 }
 
@@ -87,42 +136,61 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
         }
         None => built("bin", "postroom")?,
     };
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime for the server: {error}"))?;
     let database = match options.store {
         Store::Sqlite => None,
         Store::Postgres => Some(Database::postgres()?),
         Store::Mysql => Some(Database::mariadb()?),
     };
-    let stage = Stage { runtime, binary, database, mails: options.mails, kills: options.kills };
     let seed = match options.seed {
         Some(seed) => seed,
         None => getrandom::u64().map_err(|error| format!("no seed: {error}"))?,
     };
-    let mut tally = Tally::default();
-    let kinds =
-        [("kill", options.rounds, murder::round as Round), ("zombie", options.zombies, zombie::round)];
-    for (kind, rounds, round) in kinds {
-        for seed in (0..rounds).map(|round| seed.wrapping_add(round)) {
-            match round(&stage, seed) {
-                Ok(told) => {
-                    println!("ok - {kind}, seed {seed}: {told}");
-                    tally.passed += 1;
-                }
-                Err(error) => {
-                    process::still_wanted()?;
-                    let note = format!("not ok - {kind}, seed {seed}: {error}");
-                    println!("{note}");
-                    tally.fail(note);
-                }
-            }
-        }
+    if options.receive {
+        let (server, protocol) = (Incoming::start(options.server)?, options.protocol);
+        let numbers = if options.same_numbers { Numbers::Stay } else { Numbers::Change };
+        let (mails, kills, plant) = (options.mails, options.kills, options.plant);
+        let scene = Scene { server, protocol, numbers, plant, binary, database, mails, kills };
+        let mut tally = Tally::default();
+        let kind = format!("receive from {:?} by {protocol:?}", options.server);
+        play(&mut tally, &kind, seeds(seed, options.rounds), |seed| receive::round(&scene, seed))?;
+        return Ok(tally);
     }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime for the server: {error}"))?;
+    let stage = Stage { runtime, binary, database, mails: options.mails, kills: options.kills };
+    let mut tally = Tally::default();
+    play(&mut tally, "kill", seeds(seed, options.rounds), |seed| murder::round(&stage, seed))?;
+    play(&mut tally, "zombie", seeds(seed, options.zombies), |seed| zombie::round(&stage, seed))?;
     Ok(tally)
 }
 
-/// A round under a seed: what it did, or what did not hold.
-type Round = fn(&Stage, u64) -> Outcome<String>;
+fn seeds(first: u64, rounds: u64) -> impl Iterator<Item = u64> {
+    (0..rounds).map(move |round| first.wrapping_add(round))
+}
+
+/// Play a round under each seed: it says what it did, or what did not hold.
+fn play(
+    tally: &mut Tally,
+    kind: &str,
+    seeds: impl Iterator<Item = u64>,
+    round: impl Fn(u64) -> Outcome<String>,
+) -> Outcome<()> {
+    for seed in seeds {
+        match round(seed) {
+            Ok(told) => {
+                println!("ok - {kind}, seed {seed}: {told}");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                process::still_wanted()?;
+                let note = format!("not ok - {kind}, seed {seed}: {error}");
+                println!("{note}");
+                tally.fail(note);
+            }
+        }
+    }
+    Ok(())
+}

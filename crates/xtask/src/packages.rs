@@ -1,5 +1,5 @@
 //! Debian packages that the real servers come in: which are missing, and how they are installed without starting or removing
-//! anything. How the servers are run is not here.
+//! anything. What can't be installed beside them is in `unpacked`. How the servers are run is not here.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +8,13 @@ use std::process::Command;
 
 use crate::outcome::Outcome;
 use crate::process;
+
+mod unpacked;
+
+pub(crate) use unpacked::{Program, libraries, rebuild_with};
+
+/// What the tests take beside what is installed.
+const BESIDE: [Program; 2] = [Program::Courier, Program::Cyrus];
 
 /// A package and the file that shows that it is there.
 const NEEDED: [(&str, &str); 6] = [
@@ -35,17 +42,30 @@ pub(crate) fn installed(package: &str) -> Outcome<()> {
 /// Nothing, or an error that names what is missing.
 pub(crate) fn present() -> Outcome<()> {
     match missing().as_slice() {
-        [] => Ok(()),
-        missing => Err(wanted(missing, "they are not installed")),
+        [] => {}
+        missing => return Err(wanted(missing, "they are not installed")),
     }
+    let absent: Vec<_> = BESIDE
+        .iter()
+        .filter(|program| !program.is_here())
+        .flat_map(|program| program.packages())
+        .copied()
+        .collect();
+    if absent.is_empty() { Ok(()) } else { Err(wanted(&absent, "they are not downloaded")) }
 }
 
 fn wanted(packages: &[&str], why: &str) -> String {
     format!("the real servers need the Debian packages {}: {why}", packages.join(" "))
 }
 
-/// Install what is missing, if that is ours to do: as root, by apt-get, and only if nothing is removed by it.
+/// Install what is missing, if that is ours to do: as root, by apt-get, and only if nothing is removed by it. What excludes the
+/// installed servers is downloaded, and not installed.
 pub(crate) fn install() -> Outcome<()> {
+    install_missing()?;
+    BESIDE.iter().try_for_each(|program| program.download())
+}
+
+fn install_missing() -> Outcome<()> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
@@ -84,10 +104,12 @@ pub(crate) fn install() -> Outcome<()> {
         update()?;
         status = process::run(&mut ask(&["--no-remove"]))?;
     }
-    if status.success() {
-        present()
-    } else {
-        Err(wanted(&missing, &format!("apt-get: {}", process::told(status))))
+    if !status.success() {
+        return Err(wanted(&missing, &format!("apt-get: {}", process::told(status))));
+    }
+    match self::missing().as_slice() {
+        [] => Ok(()),
+        missing => Err(wanted(missing, "apt-get left them out")),
     }
 }
 

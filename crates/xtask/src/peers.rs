@@ -1,19 +1,24 @@
-//! The real servers of the tests: private instances of Dovecot, Postfix, smtp-sink, PostgreSQL and MariaDB in a folder of their own, on
-//! free loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
+//! The real servers of the tests: private instances of Dovecot, Courier, Cyrus, Postfix, smtp-sink, PostgreSQL and MariaDB in a folder of
+//! their own, on free loopback ports, which end with the value that holds them. Installing them is not done here, and no test either.
 
 use std::process::{Command, ExitCode};
 
 use crate::outcome::Outcome;
 use crate::{packages, process};
 
+mod accounts;
 mod authority;
+mod courier;
+mod cyrus;
 mod dovecot;
+mod incoming;
 mod mariadb;
 mod place;
 mod postfix;
 mod postgres;
 mod sink;
 
+pub(crate) use incoming::{Incoming, Kind as IncomingKind, Protocol as IncomingProtocol, Renumbering};
 pub(crate) use mariadb::Mariadb;
 pub(crate) use place::free_addresses;
 use place::{Place, shown};
@@ -49,6 +54,8 @@ pub(crate) struct Peers {
     postfix: postfix::Postfix,
     sinks: [sink::Sink; 3],
     dovecot: dovecot::Dovecot,
+    courier: courier::Courier,
+    cyrus: cyrus::Cyrus,
     /// The one that tests share, and the one that they kill.
     databases: [Postgres; 2],
     mariadbs: [Mariadb; 2],
@@ -67,6 +74,8 @@ impl Peers {
         let place = Place::new()?;
         authority::make(&place)?;
         let dovecot = dovecot::Dovecot::start(&place)?;
+        let courier = courier::Courier::start(&place)?;
+        let cyrus = cyrus::Cyrus::start(&place)?;
         let sinks = [
             sink::Sink::start(&place, "a")?,
             sink::Sink::start(&place, "b")?,
@@ -75,7 +84,7 @@ impl Peers {
         let postfix = postfix::Postfix::start(&place, &dovecot, &sinks[2])?;
         let databases = [Postgres::start(&place, "postgres")?, Postgres::start(&place, "postgres-victim")?];
         let mariadbs = [Mariadb::start(&place, "mariadb")?, Mariadb::start(&place, "mariadb-victim")?];
-        Ok(Self { postfix, sinks, dovecot, databases, mariadbs, place })
+        Ok(Self { postfix, sinks, dovecot, courier, cyrus, databases, mariadbs, place })
     }
 
     /// What a test has to know, as environment variables:
@@ -87,6 +96,9 @@ impl Peers {
     /// - `PEER_CA`: the authority to trust; `PEER_OTHER_CA`: one that signed nothing here (PEM files).
     /// - `PEER_IMAP_PORT`, `PEER_POP3_PORT` (STARTTLS, STLS), `PEER_IMAPS_PORT`, `PEER_POP3S_PORT`, `PEER_LMTP_PORT`: Dovecot. `PEER_DOVECOT_CONF`: its configuration, for `doveadm -c`, which makes folders and saves mail.
     ///   `PEER_MAIL`: a maildir for each user lies below it.
+    /// - `PEER_COURIER_IMAP_PORT`, `PEER_COURIER_POP3_PORT` (STARTTLS, STLS), `PEER_COURIER_IMAPS_PORT`, `PEER_COURIER_POP3S_PORT`, and the same
+    ///   with `CYRUS`: servers of their own, with the same certificate, users and password. A folder beside INBOX is called
+    ///   `INBOX.NAME` at Courier. `PEER_COURIER_MAIL`: each user's folder, with a Maildir, once signed in.
     /// - `PEER_SUBMISSION_PORT` (STARTTLS, then sign-in), `PEER_SUBMISSIONS_PORT` (TLS from the first byte, then sign-in),
     ///   `PEER_MX_PORT` (neither): Postfix. Mail for `PEER_BOXES_DOMAIN` goes to Dovecot, all other to the sink `RELAY`. The
     ///   recipients `PEER_REFUSED` and `PEER_DEFERRED` are answered with 550 and 450.
@@ -113,6 +125,8 @@ impl Peers {
         let [shared, victim] = &self.mariadbs;
         all.extend(mariadb::environment(shared, victim));
         all.extend(self.dovecot.environment());
+        all.extend(self.courier.environment());
+        all.extend(self.cyrus.environment());
         all.extend(self.postfix.environment());
         all.extend(self.sinks.iter().flat_map(sink::Sink::environment));
         all

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::cargo::{built, cargo, examples, workspace};
+use crate::kill::Plant;
 use crate::outcome::Outcome;
-use crate::peers::Peers;
+use crate::peers::{IncomingKind, IncomingProtocol, Peers};
 use crate::tally::{CargoLines, ScriptLines, Tally};
 use crate::{kill, packages, process};
 
@@ -53,6 +54,14 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
             tally.add(part(title, || kill_workers(kill::Store::Postgres))?);
             let title = "the same with the queue in MariaDB";
             tally.add(part(title, || kill_workers(kill::Store::Mysql))?);
+            for server in [IncomingKind::Dovecot, IncomingKind::Courier, IncomingKind::Cyrus] {
+                let title = format!("workers are killed while they receive from {server:?}");
+                tally.add(part(&title, || kill_receivers(server))?);
+            }
+            let title = "a loss and a double that were planted there are seen";
+            tally.add(part(title, || {
+                killed_each(&[Plant::Loss, Plant::Double].map(kill::Options::short_broken))
+            })?);
         }
     }
     if peers.is_some() && options.filter.is_none() && workspace().join(SCRIPT).exists() {
@@ -126,9 +135,28 @@ fn ends_well(example: &Path) -> Outcome<()> {
     }
 }
 
-/// The short form of `cargo xtask kill`; each of its rounds counts as one test.
+/// The short form of `cargo xtask kill`.
 fn kill_workers(store: kill::Store) -> Outcome<Tally> {
-    kill::rounds(&kill::Options::short(store)).or_else(|error| {
+    killed(&kill::Options::short(store))
+}
+
+/// The same by each protocol. Mail that stays in a POP3 box whose UIDLs change is not recognised yet: there they stay.
+fn kill_receivers(server: IncomingKind) -> Outcome<Tally> {
+    let short = |protocol| kill::Options::short_receiving(server, protocol);
+    killed_each(&[short(IncomingProtocol::Imap), short(IncomingProtocol::Pop3).with_same_numbers()])
+}
+
+fn killed_each(all: &[kill::Options]) -> Outcome<Tally> {
+    let mut tally = Tally::default();
+    for options in all {
+        tally.add(killed(options)?);
+    }
+    Ok(tally)
+}
+
+/// `cargo xtask kill` with these options; each of its rounds counts as one test.
+fn killed(options: &kill::Options) -> Outcome<Tally> {
+    kill::rounds(options).or_else(|error| {
         process::still_wanted()?;
         let mut tally = Tally::default();
         tally.fail(error);

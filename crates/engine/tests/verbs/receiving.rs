@@ -1,14 +1,20 @@
 //! From the server's folder to the host's handler.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use postroom_core::contract::{Contract, Requesters};
 use postroom_core::id::{LedgerId, RecordId};
-use postroom_core::ledger::State;
+use postroom_core::ledger::{Event, State};
 use postroom_core::mailbox::InboxDraft;
 use postroom_core::message::Submission;
-use postroom_engine::{Answer, Options};
-use postroom_storage::{HealthBook, LedgerDesk, LedgerItem, LedgerQuery};
+use postroom_engine::{Answer, Delivery, MessageHandler, Options, Postroom, Work};
+use postroom_storage::memory::MemoryStore;
+use postroom_storage::{
+    Clock, Committing, HandlerResult, HealthBook, LedgerDesk, LedgerItem, LedgerQuery, LedgerWork,
+};
 use postroom_transport::{Error, ErrorKind, Stage};
 
 use crate::fixture::*;
@@ -298,4 +304,48 @@ async fn attachments_that_the_box_does_not_accept_are_named_and_not_handed_over(
     assert_eq!(got[0].refused_attachments, ["a.EXE"]);
     let names: Vec<_> = got[0].mail.attachments.iter().map(|file| file.name.clone()).collect();
     assert_eq!(names, ["a.pdf"]);
+}
+
+/// A handler that claims to have committed, after it did or did not.
+struct CommitsBy(Arc<MemoryStore>, AtomicBool);
+
+#[async_trait]
+impl MessageHandler for CommitsBy {
+    async fn handle(&self, delivery: Delivery) -> Answer {
+        if self.1.swap(true, Ordering::SeqCst) {
+            // As `complete_in` of a SQL store does in the host's transaction.
+            let Committing { id, claim } = delivery.claim();
+            let (event, due_at, detail) = (Event::Handle, self.0.now(), String::new());
+            let result = HandlerResult { id, claim, event, due_at, detail };
+            assert!(self.0.finish(due_at, &result).await.unwrap());
+        }
+        Answer::Committed
+    }
+}
+
+// Seen to fail when the engine believes what the handler says.
+#[tokio::test]
+async fn what_a_handler_says_to_have_committed_is_believed_only_when_it_stands_there() {
+    let house = House::new().await;
+    house.arrives("ana@customer.example", "one", "");
+    let handler = Arc::new(CommitsBy(house.store.clone(), AtomicBool::new(false)));
+    let postroom = Postroom::builder(house.store.clone())
+        .with_keyring(house.keyring.clone())
+        .with_incoming(house.incoming.clone())
+        .with_handler(handler)
+        .build();
+    let round = async || {
+        let run = postroom.run_with(Work::all().until_idle(), std::future::pending());
+        tokio::time::timeout(Duration::from_secs(20), run).await.expect("idle").unwrap();
+        ledger(&house).await[0].clone()
+    };
+    let first = round().await;
+    assert_eq!(first.state, State::Stored, "its transaction was rolled back");
+    let desk: &dyn LedgerDesk = house.postroom.store();
+    let last = desk.show(first.id).await.unwrap().unwrap().timeline.pop().unwrap();
+    assert!(last.detail.contains("said committed, and nothing was"), "{}", last.detail);
+    house.clock.advance(Duration::from_secs(3600));
+    assert_eq!(round().await.state, State::Handled);
+    let record = desk.show(first.id).await.unwrap().unwrap();
+    assert_eq!((record.attempts, record.timeline.last().unwrap().what.as_str()), (2, "handle"));
 }

@@ -14,8 +14,8 @@ use crate::Store;
 use crate::bodies::{BodyRef, PIECE};
 use crate::error::ErrorKind;
 use crate::ledger::{
-    ClaimedMail, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork, RawMail,
-    Received, Stored, Unsettled,
+    ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork,
+    RawMail, Received, Stored, Unsettled,
 };
 
 async fn with_inbox(subject: Subject) -> (Arc<dyn Store>, Place) {
@@ -236,8 +236,8 @@ pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Su
     assert!(items.iter().all(|item| item.reasons == ["baseline"]));
     let skipped = items[0].id;
     assert_eq!(show(&store, skipped).await.body, None);
-    let refused = ErrorKind::NotPossible { state: "ignored" };
-    assert_eq!(kind(store.replay(at(1), &actor(), skipped).await), refused, "there are no bytes to handle");
+    let refused = kind(store.replay(at(1), &actor(), skipped).await);
+    assert_eq!(refused, ErrorKind::ContentGone, "there are no bytes to handle");
     let again = received(9, &place, 1, "its bytes");
     assert!(matches!(store.store(at(1), &again).await.expect("store"), Stored::Known(_)));
     assert_eq!(unsettled(&store, 9999, &place).await, []);
@@ -517,6 +517,53 @@ pub(super) async fn a_mail_in_triage_or_quarantine_waits_until_a_person_routes_i
     }
     let gone = store.route(at(3), &actor(), ledger_id(99), &contract_id("ACME")).await;
     assert_eq!(kind(gone), ErrorKind::NotFound);
+}
+
+pub(super) async fn what_a_person_ignores_nobody_handles_until_it_is_replayed(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    for (number, state) in [(1, State::Triage), (2, State::Quarantined), (3, State::Stored)] {
+        let mut mail = received(number, &place, number, &format!("bytes {number}"));
+        mail.state = state;
+        keep(&store, &mail).await;
+        let claimed = claim_at(&store, 1, 1, 1).await.pop();
+        store.ignore(at(2), &actor(), mail.id).await.expect("ignore");
+        if let Some(claimed) = claimed {
+            assert!(!finish(&store, 3, &result(&claimed, Event::Handle, 0)).await, "it came too late");
+        }
+        let shown = show(&store, mail.id).await;
+        let last = shown.timeline.last().expect("a timeline");
+        assert_eq!(
+            (shown.item.state, last.what.as_str(), &last.actor),
+            (State::Ignored, "ignore", &Some(actor()))
+        );
+        assert_eq!(claim_at(&store, 9999, 1, 1).await, []);
+        let refused = store.ignore(at(3), &actor(), mail.id).await;
+        assert_eq!(kind(refused), ErrorKind::NotPossible { state: "ignored" });
+    }
+    assert_eq!(kind(store.ignore(at(3), &actor(), ledger_id(99)).await), ErrorKind::NotFound);
+    store.replay(at(4), &actor(), ledger_id(1)).await.expect("replay");
+    assert_eq!(claim_one(&store, 4).await.item.id, ledger_id(1));
+}
+
+pub(super) async fn a_mail_is_completed_under_the_claim_that_handled_it(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    keep_all(&store, &place, 1..=2).await;
+    let completed = async |of: &ClaimedMail| {
+        let claim = Committing { id: of.item.id, claim: of.claim };
+        store.completed(&claim).await.expect("completed")
+    };
+    let lost = claim_one(&store, 0).await;
+    let claimed = claim_one(&store, 30).await;
+    assert!(!completed(&claimed).await, "nothing was said yet");
+    assert!(finish(&store, 31, &result(&claimed, Event::Handle, 0)).await);
+    assert_eq!((completed(&claimed).await, completed(&lost).await), (true, false));
+    store.replay(at(32), &actor(), claimed.item.id).await.expect("replay");
+    assert!(!completed(&claimed).await, "it is to be handled anew");
+    let again = claim_one(&store, 32).await;
+    assert!(finish(&store, 33, &result(&again, Event::Die, 0)).await);
+    assert!(!completed(&again).await, "dead is not handled");
+    let gone = Committing { id: ledger_id(99), claim: claimed.claim };
+    assert!(!store.completed(&gone).await.expect("completed"));
 }
 
 pub(super) async fn an_ignored_mail_is_not_handled_and_can_be_replayed(subject: Subject) {

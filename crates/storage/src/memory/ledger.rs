@@ -11,8 +11,8 @@ use super::rows::{Referred, Rows, StoredMail, count, page, remote};
 use super::store::MemoryStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
-    ClaimedMail, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem, LedgerQuery,
-    LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
+    ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
+    LedgerQuery, LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
@@ -66,15 +66,7 @@ impl Rows {
             arrived: mail.arrived,
             stored_at: now,
         };
-        let row = LedgerRow {
-            state: mail.state,
-            contract: mail.contract.clone(),
-            reasons: mail.reasons.clone(),
-            attempts: 0,
-            due_at: now,
-            lease: None,
-            body,
-        };
+        let row = LedgerRow::received(now, mail, body);
         let mut one = StoredMail {
             item,
             row,
@@ -277,6 +269,10 @@ impl LedgerWork for MemoryStore {
         Ok(applied)
     }
 
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        Ok(self.rows().ledger.get(&claim.id).is_some_and(|one| one.row.is_completed(claim.claim)))
+    }
+
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
         let mut rows = self.rows();
         let leases = rows.ledger.values_mut().filter_map(|one| one.row.lease.as_mut());
@@ -321,5 +317,9 @@ impl LedgerDesk for MemoryStore {
 
     async fn route(&self, now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> Result<()> {
         self.rows().desk(id, "route a received mail", |row| row.route(now, actor, contract))
+    }
+
+    async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
+        self.rows().desk(id, "ignore a received mail", |row| row.ignore(now, actor))
     }
 }

@@ -11,6 +11,7 @@ mod failed;
 #[cfg(test)]
 mod faults;
 mod health;
+mod host;
 mod json;
 mod lanes;
 mod ledger;

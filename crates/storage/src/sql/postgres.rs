@@ -12,6 +12,7 @@ mod failed;
 #[cfg(test)]
 mod faults;
 mod health;
+mod host;
 mod lanes;
 mod ledger;
 mod links;

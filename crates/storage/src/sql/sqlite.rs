@@ -11,6 +11,7 @@ mod failed;
 #[cfg(test)]
 mod faults;
 mod health;
+mod host;
 mod lanes;
 mod ledger;
 mod links;

@@ -11,6 +11,14 @@ use crate::incoming::BodySink;
 /// The length of a piece in bytes.
 pub(super) const PIECE: usize = 256 * 1024;
 
+/// What Courier hands out in place of a mail that another client has just removed, as if it were that mail.
+const UNAVAILABLE: &[u8] = b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available on the server.\r\n";
+
+/// Whether these bytes may stand for a mail that is gone.
+pub(super) fn stands_in(bytes: &[u8]) -> bool {
+    bytes == UNAVAILABLE
+}
+
 /// What one command brought.
 #[derive(Debug, Default)]
 struct Told {
@@ -47,6 +55,9 @@ pub(super) async fn mail(
         if piece.is_empty() && received == 0 && size.is_some_and(|size| size > 0) {
             return Err(gone());
         }
+        if received == 0 && stands_in(&piece) && !is_there(talk, uid).await? {
+            return Err(gone());
+        }
         let ended = piece.len() < PIECE;
         let was_empty = piece.is_empty();
         received += piece.len() as u64;
@@ -62,6 +73,19 @@ pub(super) async fn mail(
             return Ok(());
         }
     }
+}
+
+/// Whether the server has this mail, after it was given the occasion to look (RFC 3501 section 6.1.2).
+async fn is_there(talk: &mut Conversation, uid: u32) -> Result<bool> {
+    talk.command("NOOP", &mut |_| Ok(())).await?.accepted(Stage::Fetch)?;
+    let mut found = false;
+    let mut look = |response: Response<'_>| {
+        found |= matches!(response, Response::Fetch(fetched) if fetched.uid == Some(uid));
+        Ok(())
+    };
+    let completion = talk.command(&format!("UID FETCH {uid} (UID)"), &mut look).await?;
+    completion.accepted(Stage::Fetch)?;
+    Ok(found)
 }
 
 async fn write(sink: &mut dyn BodySink, piece: Bytes) -> Result<()> {

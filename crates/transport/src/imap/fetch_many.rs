@@ -106,13 +106,14 @@ async fn at_once(
     Err(talk.broken_rule("too many responses to one command"))
 }
 
-/// A mail that is surely whole: the server told its size, gave no fewer bytes, and could have given more.
+/// A mail that is surely whole: the server told its size, gave no fewer bytes, and could have given more, and they don't stand for one
+/// that is gone.
 fn whole(fetched: &Fetched<'_>, response: &Bytes, limit: u64) -> Option<(u32, Bytes)> {
     let (uid, size, body) = (fetched.uid?, fetched.size?, fetched.body.as_ref()?);
     let content = body.content.as_ref()?;
     let length = content.len() as u64;
     let is_whole = length >= size && content.len() < PIECE && length <= limit;
-    if !is_whole || size == 0 || body.origin.unwrap_or(0) != 0 {
+    if !is_whole || size == 0 || fetch::stands_in(content) || body.origin.unwrap_or(0) != 0 {
         return None;
     }
     let mail = match content {

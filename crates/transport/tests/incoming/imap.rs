@@ -158,6 +158,19 @@ async fn a_mail_that_is_gone_leaves_the_session_whole() {
     .unwrap();
 }
 
+/// Without it such a text came to the handler as a mail of its own.
+#[tokio::test]
+async fn a_text_that_stands_for_a_removed_mail_is_no_mail() {
+    play("fetch_unavailable", async |session| {
+        let error = fetch(session, &RemoteKey::Uid(10), 1000).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Gone);
+        assert!(fetch(session, &RemoteKey::Uid(11), 1000).await?.starts_with(b"From: System Administrator"));
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_mail_that_is_not_whole_is_an_error() {
     for (name, kind) in [

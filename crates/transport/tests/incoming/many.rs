@@ -17,7 +17,7 @@ async fn imap(name: &str, uids: &[u32], piece: Duration) -> (Many, Result<()>) {
     let mails = listed(uids.iter().copied().map(RemoteKey::Uid));
     let result = scripted::play(&name, &signed_in(&name), timeouts, async |mut session| {
         session.select(None, Access::ReadOnly).await?;
-        session.fetch_many(&mails, 100, &mut many).await
+        session.fetch_many(&mails, 1000, &mut many).await
     })
     .await;
     (many, result)
@@ -42,6 +42,14 @@ async fn what_is_not_surely_whole_is_asked_for_alone() {
             (uid(13), Err(ErrorKind::Gone)),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_text_that_stands_for_a_removed_mail_is_none_of_many() {
+    let (many, result) = imap("fetch_many_unavailable", &[10, 11, 12], PATIENCE).await;
+    result.unwrap();
+    let want = [(uid(10), Ok("abcd")), (uid(12), Ok("efgh")), (uid(11), Err(ErrorKind::Gone))];
+    assert_eq!(many.ended(), want);
 }
 
 #[tokio::test]

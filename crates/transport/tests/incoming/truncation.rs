@@ -30,6 +30,8 @@ fn acts(name: &str) -> &'static [Act] {
             Act::Fetch("10", 100),
             Act::Fetch("20", 100),
         ],
+        "imap/fetch_unavailable" => &[Act::Fetch("10", 1000), Act::Fetch("11", 1000)],
+        "imap/fetch_many_unavailable" => &[Act::Many(&["10", "11", "12"], 1000)],
         "imap/fetch_many" => &[Act::Many(&["10", "11", "12", "13", "14", "15"], 100)],
         "imap/fetch_many_refused" => &[Act::Many(&["10", "11", "12"], 100)],
         "imap/fetch_many_cut" | "imap/fetch_many_silent" => &[Act::Many(&["10", "11"], 100)],

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
 
-use super::desk::{DOUBTS, Desk, LEASE, SCAN};
+use super::desk::{DOUBTS, Desk};
 use super::dice::Dice;
+use super::installation::{LEASE, SCAN};
 use super::stage::Stage;
 
 /// What a loaded machine may need besides lease and scan, until a look at the queue shows that a claim has ended.

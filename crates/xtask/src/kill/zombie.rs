@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 
 use crate::outcome::Outcome;
 
-use super::desk::{DOUBTS, Desk, LEASE, SCAN, Worker};
+use super::desk::{DOUBTS, Desk};
 use super::dice::Dice;
+use super::installation::{LEASE, SCAN, Worker};
 use super::stage::Stage;
 
 /// How often a stopped worker is let go on because it holds nothing, or the file's lock.

@@ -62,6 +62,27 @@ impl Dovecot {
         self.addresses[4]
     }
 
+    /// Where it is fetched from: IMAP, IMAPS, POP3, POP3S.
+    pub(super) fn incoming(&self) -> [SocketAddr; 4] {
+        let [imap, imaps, pop3, pop3s, _] = self.addresses;
+        [imap, imaps, pop3, pop3s]
+    }
+
+    /// Lose the numbers of a user's mails: the next session gives new ones, under another UIDVALIDITY and other UIDLs.
+    pub(super) fn renumber(&self, user: &str) -> Outcome<()> {
+        let folder = self.mail.join(user).join("Maildir");
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == "dovecot-uidlist" || name.starts_with("dovecot.index") {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let ports = PROTOCOLS.iter().zip(self.addresses).map(|(name, address)| port_variable(name, address));
         let files = [("PEER_DOVECOT_CONF", &self.configuration), ("PEER_MAIL", &self.mail)];

@@ -154,6 +154,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::UNTOLD,
         ledger_intake::SETTLED,
         ledger_work::DUE,
+        ledger_work::COMPLETED,
         ledger_work::MINE,
         ledger_work::RENEW,
         ledger_work::NEXT_DUE,

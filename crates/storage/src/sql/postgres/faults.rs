@@ -1,6 +1,7 @@
 //! What only a store on a server can get wrong: dropped futures, lost connections, two stores, a schema of another release. What
 //! every store has to keep is in the conformance suite. The tests use the server that `POSTROOM_TEST_POSTGRES` names.
 
+mod completion;
 pub(super) mod fixture;
 mod hosts;
 mod joined;
@@ -252,7 +253,7 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     say(
         &mut admin,
         "DROP TABLE postroom_answer, postroom_suppression;
-            DELETE FROM postroom_migration WHERE version = 7",
+            DELETE FROM postroom_migration WHERE version = 8",
         "interrupt",
     )
     .await

@@ -94,6 +94,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::UNSETTLED,
         ledger_intake::SETTLED,
         ledger_work::DUE,
+        ledger_work::COMPLETED,
         ledger_work::RENEW,
         ledger_work::NEXT_DUE,
         ledger_work::OPEN_CLAIMS,

@@ -1,6 +1,7 @@
 //! What only a store on a medium can get wrong: dropped futures, a full disk, a killed process, two processes, a schema of
 //! another release. What every store has to keep is in the conformance suite.
 
+mod completion;
 mod fixture;
 mod hosts;
 mod joined;
@@ -156,7 +157,7 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     for sql in [
         "DROP TABLE postroom_answer",
         "DROP TABLE postroom_suppression",
-        "DELETE FROM postroom_migration WHERE version = 7",
+        "DELETE FROM postroom_migration WHERE version = 8",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }

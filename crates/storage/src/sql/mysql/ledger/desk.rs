@@ -117,4 +117,9 @@ impl LedgerDesk for MySqlStore {
         write!(self.connections, STAGE, |tx| decide(tx, id, STAGE, |row| row.route(now, actor, contract))
             .await)
     }
+
+    async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
+        const STAGE: &str = "ignore a received mail";
+        write!(self.connections, STAGE, |tx| decide(tx, id, STAGE, |row| row.ignore(now, actor)).await)
+    }
 }

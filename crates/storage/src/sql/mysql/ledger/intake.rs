@@ -46,8 +46,8 @@ pub(in crate::sql::mysql) const UNSETTLED: &str =
 
 const MAIL: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
-        message_id, sender, subject, attempts, settle_at, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)";
+        message_id, sender, subject, attempts, settle_at, body, finished_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)";
 
 /// A key that is there stays as it is. The parameters are mailbox, folder, epoch, time, rows.
 const SKIP: &str = concat!(
@@ -89,6 +89,7 @@ async fn insert(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Re
             staged.id
         }
     };
+    let row = LedgerRow::received(now, mail, Some(body));
     let place = &mail.place;
     let inserted = sqlx::query(MAIL)
         .bind(mail.id.uuid())
@@ -109,20 +110,12 @@ async fn insert(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Re
         .bind(&mail.subject)
         .bind(mail.settle_at.map(Timestamp::as_millis))
         .bind(body.uuid())
+        .bind(row.finished_at.map(Timestamp::as_millis))
         .execute(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
     let number = big(inserted.last_insert_id());
     if mail.state == State::Stored {
-        let row = LedgerRow {
-            state: mail.state,
-            contract: mail.contract.clone(),
-            reasons: mail.reasons.clone(),
-            attempts: 0,
-            due_at: now,
-            lease: None,
-            body: Some(body),
-        };
         row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
     }
     let detail = mail.reasons.join(", ");

@@ -3,6 +3,7 @@
 
 use postroom_core::id::{BodyId, ClaimId, ContractId, LedgerId, MailboxId, WorkerId};
 use postroom_core::ledger::State;
+use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
@@ -21,7 +22,7 @@ const STAGE: &str = "read and write received mails";
 macro_rules! columns {
     () => {
         "m.id, m.state, m.mailbox, CONVERT(m.folder USING utf8mb4), m.epoch, CONVERT(m.remote_key USING utf8mb4), m.contract, m.reasons, m.record, m.sender, m.subject,
-        m.message_id, m.size, m.arrived, m.stored_at, m.attempts, m.body, m.sha256 IS NULL, m.number "
+        m.message_id, m.size, m.arrived, m.stored_at, m.attempts, m.body, m.sha256 IS NULL, m.number, m.finished_at, m.finished_by "
     };
 }
 pub(super) use columns;
@@ -49,8 +50,8 @@ pub(in crate::sql::mysql) const LOCK: &str = concat!(
     " j STRAIGHT_JOIN postroom_ledger_mail m FORCE INDEX (PRIMARY) ON m.number = j.sought FOR UPDATE"
 );
 
-const MAIL: &str = "UPDATE postroom_ledger_mail SET state = ?, contract = ?, reasons = ?, attempts = ?
-    WHERE number = ?";
+const MAIL: &str = "UPDATE postroom_ledger_mail SET state = ?, contract = ?, reasons = ?, attempts = ?,
+    finished_at = ?, finished_by = ? WHERE number = ?";
 
 const OPEN: &str =
     "INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at, claim, worker, lease_until)
@@ -74,7 +75,9 @@ pub(super) struct Mail {
     pub(super) body: Option<BodyId>,
     /// Whether the baseline left it out.
     pub(super) is_skipped: bool,
-    number: i64,
+    pub(super) number: i64,
+    finished_at: Option<Timestamp>,
+    finished_by: Option<ClaimId>,
 }
 
 impl Mail {
@@ -108,6 +111,8 @@ impl Mail {
             body: row.try_get::<Option<Uuid>, _>(16).map_err(cell)?.map(BodyId::from_uuid),
             is_skipped: row.try_get(17).map_err(cell)?,
             number: row.try_get(18).map_err(cell)?,
+            finished_at: row.try_get::<Option<i64>, _>(19).map_err(cell)?.map(time),
+            finished_by: row.try_get::<Option<Uuid>, _>(20).map_err(cell)?.map(ClaimId::from_uuid),
         })
     }
 }
@@ -132,7 +137,7 @@ pub(super) async fn load(
     let rows = sqlx::query(EDITS).bind(ids).fetch_all(tx).await.map_err(failed(STAGE))?;
     let edit = |row: &MySqlRow| {
         let mail = Mail::read(row)?;
-        let cell = |index: usize| index + 19;
+        let cell = |index: usize| index + 21;
         let due_at: Option<i64> = row.try_get(cell(0)).map_err(failed(STAGE))?;
         let claim: Option<Uuid> = row.try_get(cell(1)).map_err(failed(STAGE))?;
         let worker: Option<Uuid> = row.try_get(cell(2)).map_err(failed(STAGE))?;
@@ -150,6 +155,8 @@ pub(super) async fn load(
             due_at: due_at.map_or(mail.item.stored_at, time),
             lease,
             body: mail.body,
+            finished_at: mail.finished_at,
+            finished_by: mail.finished_by,
         };
         Ok(Edit { mail, before: row.clone(), row })
     };
@@ -164,11 +171,14 @@ pub(super) async fn save(
 ) -> Result<()> {
     let Edit { mail, row, before } = edit;
     let (number, id) = (mail.number, mail.item.id);
-    let of_mail = |row: &LedgerRow| (row.state, row.contract.clone(), row.reasons.clone(), row.attempts);
-    if of_mail(row) != of_mail(before) {
+    let of_open = |row: &LedgerRow| LedgerRow { due_at: before.due_at, lease: before.lease, ..row.clone() };
+    if of_open(row) != *before {
         let contract = row.contract.as_ref().map(ContractId::as_str);
         let query = sqlx::query(MAIL).bind(row.state.word()).bind(contract);
-        let query = query.bind(to_json(&row.reasons)?).bind(i64::from(row.attempts)).bind(number);
+        let query = query.bind(to_json(&row.reasons)?).bind(i64::from(row.attempts));
+        let query =
+            query.bind(row.finished_at.map(Timestamp::as_millis)).bind(row.finished_by.map(ClaimId::uuid));
+        let query = query.bind(number);
         query.execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
     if row.state == State::Stored {

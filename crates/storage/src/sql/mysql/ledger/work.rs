@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::row::{load, save};
 use crate::error::Result;
-use crate::ledger::{ClaimedMail, HandlerResult, LedgerWork};
+use crate::ledger::{ClaimedMail, Committing, HandlerResult, LedgerWork};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
@@ -48,6 +48,9 @@ pub(in crate::sql::mysql) const NEXT_DUE: &str = "SELECT MIN(at) FROM (
     SELECT MIN(lease_until) FROM postroom_ledger_open WHERE lease_until > ?) next_due";
 
 pub(in crate::sql::mysql) const OPEN_CLAIMS: &str = "SELECT COUNT(*) FROM postroom_ledger_open FORCE INDEX (postroom_ledger_open_leases) WHERE lease_until IS NOT NULL";
+
+pub(in crate::sql::mysql) const COMPLETED: &str =
+    "SELECT number FROM postroom_ledger_mail WHERE id = ? AND finished_by = ? AND state = 'handled'";
 
 async fn claim_in(
     tx: &mut MySqlConnection,
@@ -111,6 +114,15 @@ impl LedgerWork for MySqlStore {
 
     async fn finish(&self, now: Timestamp, result: &HandlerResult) -> Result<bool> {
         write!(self.connections, "finish a received mail", |tx| finish_in(tx, now, result).await)
+    }
+
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        const STAGE: &str = "verify what a host committed";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(COMPLETED).bind(claim.id.uuid()).bind(claim.claim.uuid());
+        let row = query.fetch_optional(&mut *read).await.map_err(failed(STAGE));
+        let row: Option<(i64,)> = read.finish(row).await?;
+        Ok(row.is_some())
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {

@@ -117,7 +117,7 @@ const GIVEN: &str =
 /// The savepoint is the caller's. What fails takes all of the block back; the number of the error of a taken key is 1644.
 const BLOCK: &str = concat!(
     "BEGIN NOT ATOMIC
-    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK TO SAVEPOINT postroom_submit; RESIGNAL; END;\n",
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK TO SAVEPOINT postroom_host; RESIGNAL; END;\n",
     keys!("@postroom_keys"),
     ";\nIF (",
     taken!("@postroom_keys"),

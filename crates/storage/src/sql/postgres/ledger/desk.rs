@@ -107,4 +107,9 @@ impl LedgerDesk for PgStore {
         write!(self.connections, STAGE, |tx| decide(tx, id, STAGE, |row| row.route(now, actor, contract))
             .await)
     }
+
+    async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
+        const STAGE: &str = "ignore a received mail";
+        write!(self.connections, STAGE, |tx| decide(tx, id, STAGE, |row| row.ignore(now, actor)).await)
+    }
 }

@@ -44,8 +44,8 @@ pub(in crate::sql::postgres) const UNSETTLED: &str = "SELECT id, remote_key FROM
 
 const MAIL: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
-        message_id, sender, subject, attempts, settle_at, body)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0, $17, $18) RETURNING number";
+        message_id, sender, subject, attempts, settle_at, body, finished_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0, $17, $18, $19) RETURNING number";
 
 const SKIP: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, size, stored_at, state, reasons, sender, subject, attempts)
@@ -70,6 +70,7 @@ async fn insert(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Resul
             staged.id
         }
     };
+    let row = LedgerRow::received(now, mail, Some(body));
     let place = &mail.place;
     let (number,): (i64,) = sqlx::query_as(MAIL)
         .bind(mail.id.uuid())
@@ -90,19 +91,11 @@ async fn insert(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Resul
         .bind(plain(&mail.subject))
         .bind(mail.settle_at.map(Timestamp::as_millis))
         .bind(body.uuid())
+        .bind(row.finished_at.map(Timestamp::as_millis))
         .fetch_one(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
     if mail.state == State::Stored {
-        let row = LedgerRow {
-            state: mail.state,
-            contract: mail.contract.clone(),
-            reasons: mail.reasons.clone(),
-            attempts: 0,
-            due_at: now,
-            lease: None,
-            body: Some(body),
-        };
         row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
     }
     let detail = mail.reasons.join(", ");

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::row::{load, save};
 use crate::error::Result;
-use crate::ledger::{ClaimedMail, HandlerResult, LedgerWork};
+use crate::ledger::{ClaimedMail, Committing, HandlerResult, LedgerWork};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
@@ -44,6 +44,9 @@ pub(in crate::sql::postgres) const NEXT_DUE: &str = "SELECT min(at) FROM (
 
 pub(in crate::sql::postgres) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_ledger_open WHERE claim IS NOT NULL";
+
+pub(in crate::sql::postgres) const COMPLETED: &str =
+    "SELECT number FROM postroom_ledger_mail WHERE id = $1 AND finished_by = $2 AND state = 'handled'";
 
 async fn claim_in(
     tx: &mut PgConnection,
@@ -91,6 +94,15 @@ impl LedgerWork for PgStore {
 
     async fn finish(&self, now: Timestamp, result: &HandlerResult) -> Result<bool> {
         write!(self.connections, "finish a received mail", |tx| finish_in(tx, now, result).await)
+    }
+
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        const STAGE: &str = "verify what a host committed";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(COMPLETED).bind(claim.id.uuid()).bind(claim.claim.uuid());
+        let row = query.fetch_optional(&mut *read).await.map_err(failed(STAGE));
+        let row: Option<(i64,)> = read.finish(row).await?;
+        Ok(row.is_some())
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {

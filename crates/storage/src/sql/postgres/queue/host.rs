@@ -6,21 +6,13 @@ use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 
 use super::intake::{is_repeated, put};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::queue::Enqueued;
-use crate::sql::postgres::connection::say;
-use crate::sql::postgres::failed::code;
+use crate::sql::postgres::host::{begin, release, undo};
 use crate::sql::postgres::schema;
 use crate::sql::postgres::store::PgStore;
 
 const STAGE: &str = "submit a mail with the host";
-
-/// Refused where no transaction is open. What is read first is undone by nothing that follows; the host's commit is to be on the
-/// medium, as the store's own is.
-const BEGIN: &str = "SAVEPOINT postroom_submit; SET LOCAL synchronous_commit = on";
-/// What was set behind the savepoint goes with it.
-const UNDO: &str = "ROLLBACK TO SAVEPOINT postroom_submit; SET LOCAL synchronous_commit = on";
-const RELEASE: &str = "RELEASE SAVEPOINT postroom_submit";
 
 impl PgStore {
     /// Puts a mail into the queue within the host's own transaction: it is there if and when the host commits, and only
@@ -39,10 +31,10 @@ impl PgStore {
     /// A worker finds the mail by its next look at the queue, or at once when the host rings for it after the commit.
     ///
     /// # Errors
-    /// [`ErrorKind::UnfitConnection`] when no transaction is open; [`ErrorKind::Schema`]; [`ErrorKind::StaleDecision`]: prepare
-    /// the mail again, after the transaction has ended; [`ErrorKind::IdempotencyConflict`], [`ErrorKind::LimitReached`]. After
-    /// each of these the transaction is as it was before the call, and can go on. After [`ErrorKind::Full`] or
-    /// [`ErrorKind::Unavailable`] roll back.
+    /// [`crate::ErrorKind::UnfitConnection`] when no transaction is open; [`crate::ErrorKind::Schema`]; [`crate::ErrorKind::StaleDecision`]: prepare
+    /// the mail again, after the transaction has ended; [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::LimitReached`]. After
+    /// each of these the transaction is as it was before the call, and can go on. After [`crate::ErrorKind::Full`] or
+    /// [`crate::ErrorKind::Unavailable`] roll back.
     ///
     /// # Cancel safety
     /// When the future is dropped, the transaction has all of the mail or nothing of it, and can go on.
@@ -53,24 +45,16 @@ impl PgStore {
         mail: &Prepared,
         content: Bytes,
     ) -> Result<Enqueued> {
-        // A statement that fails takes the host's transaction with it, so nothing is asked before there is a way back. A savepoint
-        // that a dropped future leaves open does no harm: what is written, one statement writes.
-        say(connection, BEGIN, STAGE).await.map_err(|error| match code(&error) {
-            // no_active_sql_transaction
-            Some("25P01") => {
-                Error::new(ErrorKind::UnfitConnection { why: "no transaction is open on it" }, STAGE)
-            }
-            _ => error,
-        })?;
+        begin(connection, STAGE).await?;
         let mut done = submit(connection, now, mail, &content).await;
         if is_repeated(&done) {
-            say(connection, UNDO, STAGE).await?;
+            undo(connection, STAGE).await?;
             done = submit(connection, now, mail, &content).await;
         }
         if done.is_err() {
-            say(connection, UNDO, STAGE).await?;
+            undo(connection, STAGE).await?;
         }
-        say(connection, RELEASE, STAGE).await?;
+        release(connection, STAGE).await?;
         done
     }
 }

@@ -110,4 +110,11 @@ impl LedgerDesk for SqliteStore {
         let done = decide(&mut tx, id, STAGE, |row| row.route(now, actor, contract)).await;
         tx.finish(done).await
     }
+
+    async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
+        const STAGE: &str = "ignore a received mail";
+        let mut tx = self.connections.write(STAGE).await?;
+        let done = decide(&mut tx, id, STAGE, |row| row.ignore(now, actor)).await;
+        tx.finish(done).await
+    }
 }

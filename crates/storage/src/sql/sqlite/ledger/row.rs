@@ -3,6 +3,7 @@
 
 use postroom_core::id::{BodyId, ClaimId, ContractId, LedgerId, MailboxId, WorkerId};
 use postroom_core::ledger::State;
+use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -20,7 +21,7 @@ const STAGE: &str = "read and write received mails";
 macro_rules! columns {
     () => {
         "m.id, m.state, m.mailbox, m.folder, m.epoch, m.remote_key, m.contract, m.reasons, m.record, m.sender, m.subject,
-        m.message_id, m.size, m.arrived, m.stored_at, m.attempts, m.body, m.sha256 IS NULL, m.number "
+        m.message_id, m.size, m.arrived, m.stored_at, m.attempts, m.body, m.sha256 IS NULL, m.number, m.finished_at, m.finished_by "
     };
 }
 pub(super) use columns;
@@ -33,8 +34,8 @@ pub(in crate::sql::sqlite) const EDITS: &str = concat!(
     LEFT JOIN postroom_ledger_open o ON o.number = m.number ORDER BY j.key"
 );
 
-const MAIL: &str = "UPDATE postroom_ledger_mail SET state = ?2, contract = ?3, reasons = ?4, attempts = ?5
-    WHERE number = ?1";
+const MAIL: &str = "UPDATE postroom_ledger_mail SET state = ?2, contract = ?3, reasons = ?4, attempts = ?5,
+    finished_at = ?6, finished_by = ?7 WHERE number = ?1";
 
 const OPEN: &str =
     "INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at, claim, worker, lease_until)
@@ -55,7 +56,9 @@ pub(super) struct Mail {
     pub(super) body: Option<BodyId>,
     /// Whether the baseline left it out.
     pub(super) is_skipped: bool,
-    number: i64,
+    pub(super) number: i64,
+    finished_at: Option<Timestamp>,
+    finished_by: Option<ClaimId>,
 }
 
 impl Mail {
@@ -89,6 +92,8 @@ impl Mail {
             body: row.try_get::<Option<Uuid>, _>(16).map_err(cell)?.map(BodyId::from_uuid),
             is_skipped: row.try_get(17).map_err(cell)?,
             number: row.try_get(18).map_err(cell)?,
+            finished_at: row.try_get::<Option<i64>, _>(19).map_err(cell)?.map(time),
+            finished_by: row.try_get::<Option<Uuid>, _>(20).map_err(cell)?.map(ClaimId::from_uuid),
         })
     }
 }
@@ -108,7 +113,7 @@ pub(super) async fn load(
     let rows = sqlx::query(EDITS).bind(ledger_ids(ids)?).fetch_all(tx).await.map_err(failed(STAGE))?;
     let edit = |row: &SqliteRow| {
         let mail = Mail::read(row)?;
-        let cell = |index: usize| index + 19;
+        let cell = |index: usize| index + 21;
         let due_at: Option<i64> = row.try_get(cell(0)).map_err(failed(STAGE))?;
         let claim: Option<Uuid> = row.try_get(cell(1)).map_err(failed(STAGE))?;
         let worker: Option<Uuid> = row.try_get(cell(2)).map_err(failed(STAGE))?;
@@ -126,6 +131,8 @@ pub(super) async fn load(
             due_at: due_at.map_or(mail.item.stored_at, time),
             lease,
             body: mail.body,
+            finished_at: mail.finished_at,
+            finished_by: mail.finished_by,
         };
         Ok(Edit { mail, before: row.clone(), row })
     };
@@ -140,11 +147,13 @@ pub(super) async fn save(
 ) -> Result<()> {
     let Edit { mail, row, before } = edit;
     let (number, id) = (mail.number, mail.item.id);
-    let of_mail = |row: &LedgerRow| (row.state, row.contract.clone(), row.reasons.clone(), row.attempts);
-    if of_mail(row) != of_mail(before) {
+    let of_open = |row: &LedgerRow| LedgerRow { due_at: before.due_at, lease: before.lease, ..row.clone() };
+    if of_open(row) != *before {
         let contract = row.contract.as_ref().map(ContractId::as_str);
         let query = sqlx::query(MAIL).bind(number).bind(row.state.word()).bind(contract);
         let query = query.bind(to_json(&row.reasons)?).bind(i64::from(row.attempts));
+        let query =
+            query.bind(row.finished_at.map(Timestamp::as_millis)).bind(row.finished_by.map(ClaimId::uuid));
         query.execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
     if row.state == State::Stored {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::row::{load, save};
 use crate::error::Result;
-use crate::ledger::{ClaimedMail, HandlerResult, LedgerWork};
+use crate::ledger::{ClaimedMail, Committing, HandlerResult, LedgerWork};
 use crate::sql::rows::{new_claim, small, time};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
@@ -40,6 +40,9 @@ pub(in crate::sql::sqlite) const NEXT_DUE: &str = "SELECT min(at) FROM (
 
 pub(in crate::sql::sqlite) const OPEN_CLAIMS: &str =
     "SELECT count(*) FROM postroom_ledger_open WHERE claim IS NOT NULL";
+
+pub(in crate::sql::sqlite) const COMPLETED: &str =
+    "SELECT number FROM postroom_ledger_mail WHERE id = ?1 AND finished_by = ?2 AND state = 'handled'";
 
 async fn claim_in(
     tx: &mut SqliteConnection,
@@ -89,6 +92,15 @@ impl LedgerWork for SqliteStore {
         let mut tx = self.connections.write("finish a received mail").await?;
         let done = finish_in(&mut tx, now, result).await;
         tx.finish(done).await
+    }
+
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        const STAGE: &str = "verify what a host committed";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(COMPLETED).bind(claim.id.uuid()).bind(claim.claim.uuid());
+        let row = query.fetch_optional(&mut *read).await.map_err(failed(STAGE));
+        let row: Option<(i64,)> = read.finish(row).await?;
+        Ok(row.is_some())
     }
 
     async fn renew(&self, now: Timestamp, worker: WorkerId, until: Timestamp) -> Result<u64> {
