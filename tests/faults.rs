@@ -18,6 +18,8 @@ mod isolation;
 mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[path = "faults/receiving.rs"]
+mod receiving;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/stopping.rs"]

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::fetch::{Round, fetch};
 use crate::handle::handle;
 use crate::lanes::Signs;
-use crate::maintain::maintain;
+use crate::maintain::{maintain, maintain_ledger};
 use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
@@ -135,6 +135,13 @@ impl Turn {
             let worker = Arc::clone(&self.worker);
             self.spawn(Task::Upkeep, async move {
                 maintain(&worker).await;
+                Done::Nothing
+            });
+        }
+        if self.work.receive {
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                maintain_ledger(&worker).await;
                 Done::Nothing
             });
         }
