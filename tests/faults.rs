@@ -24,6 +24,8 @@ mod medium;
 mod moments;
 #[path = "faults/proxy.rs"]
 mod proxy;
+#[path = "faults/receiving.rs"]
+mod receiving;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/stopping.rs"]

@@ -16,9 +16,9 @@ use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook,
-    LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery,
-    Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Reading,
-    Received, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
+    LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, Links,
+    MailboxQuery, Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
+    Reading, Received, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
     Settlement, Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses, Watch, WatchLease, Watches,
 };
 
@@ -135,6 +135,7 @@ delegated! {
         fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
         fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
         fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+        fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
     }
     Watches {
         fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;

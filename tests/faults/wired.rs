@@ -31,10 +31,13 @@ pub(crate) enum Twin {
     SettlesLate,
     /// Whatever is in doubt is sent again.
     ResendsDoubts,
+    /// Received mail is stored when it is recorded that its server was told, not before.
+    TellsFirst,
 }
 
 impl Twin {
-    pub(crate) const ALL: [Self; 4] = [Self::None, Self::MarksLate, Self::SettlesLate, Self::ResendsDoubts];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::None, Self::MarksLate, Self::SettlesLate, Self::ResendsDoubts, Self::TellsFirst];
 }
 
 /// What becomes of one call.
@@ -60,17 +63,26 @@ pub(crate) struct Wired {
     calls: Mutex<BTreeMap<String, usize>>,
     late_marks: Mutex<Vec<ClaimMark>>,
     late_results: Mutex<Vec<Settlement>>,
+    late_mails: Mutex<Vec<Received>>,
 }
 
 impl Wired {
     pub(crate) fn twin(inner: Arc<dyn Store>, twin: Twin) -> Self {
-        Self { twin, ..Self::ruled(inner, |_| Wire::Whole) }
+        Self::twin_ruled(inner, twin, |_| Wire::Whole)
+    }
+
+    pub(crate) fn twin_ruled(
+        inner: Arc<dyn Store>,
+        twin: Twin,
+        rule: impl Fn(&str) -> Wire + Send + Sync + 'static,
+    ) -> Self {
+        Self { twin, ..Self::ruled(inner, rule) }
     }
 
     pub(crate) fn ruled(inner: Arc<dyn Store>, rule: impl Fn(&str) -> Wire + Send + Sync + 'static) -> Self {
         let (calls, rule) = (Mutex::default(), Box::new(rule));
-        let (late_marks, late_results) = (Mutex::default(), Mutex::default());
-        Self { inner, twin: Twin::None, rule, calls, late_marks, late_results }
+        let (late_marks, late_results, late_mails) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner, twin: Twin::None, rule, calls, late_marks, late_results, late_mails }
     }
 
     /// How often something was called, whatever became of it.
@@ -230,11 +242,34 @@ through! { QueueDesk:
 through! { LedgerIntake:
     fn contact(place: &Place) -> Contact;
     fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
-    fn store(now: Timestamp, mail: &Received) -> Stored;
     fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
-    fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
-    fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+    ;
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        if self.twin == Twin::TellsFirst {
+            self.late_mails.lock().unwrap().push(mail.clone());
+            return Ok(Stored::New(mail.id));
+        }
+        self.wire("LedgerIntake::store", self.inner.store(now, mail)).await
+    }
+
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
+        let mut due = self.wire("LedgerIntake::unsettled", self.inner.unsettled(now, place, limit)).await?;
+        let late = self.late_mails.lock().unwrap();
+        due.extend(late.iter().map(|mail| Unsettled { id: mail.id, key: mail.key.clone() }));
+        Ok(due)
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+        let late = std::mem::take(&mut *self.late_mails.lock().unwrap());
+        self.wire("LedgerIntake::settled", async {
+            for mail in &late {
+                self.inner.store(now, mail).await?;
+            }
+            self.inner.settled(now, ids).await
+        })
+        .await
+    }
 }
 
 through! { LedgerWork:
@@ -252,6 +287,7 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
     fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
 }
 
 through! { Watches:

@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod charge;
 mod collect;
 mod dispatch;
 mod error;
@@ -67,6 +68,7 @@ mod handler;
 mod lanes;
 mod links;
 mod maintain;
+mod pace;
 mod postroom;
 mod probe;
 mod prove;
@@ -79,11 +81,13 @@ mod settling;
 mod sort;
 mod submit;
 mod unlock;
+mod watch;
 mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::*;
+pub use pace::Pacing;
 pub use postroom::{Builder, Options, Postroom};
 pub use run::Work;
 pub use submit::Submitted;

@@ -181,6 +181,10 @@ macro_rules! conformance_tests {
             what_a_person_ignores_nobody_handles_until_it_is_replayed
             a_mail_is_completed_under_the_claim_that_handled_it
             an_ignored_mail_is_not_handled_and_can_be_replayed
+            received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever
+            the_key_of_a_pruned_mail_is_known_and_it_can_not_be_replayed
+            a_replayed_mail_is_kept_anew
+            a_pruning_of_the_ledger_takes_few_at_a_time
             mails_are_listed_by_state_and_mailbox_in_pages
             the_ledger_survives_a_reopening
         );

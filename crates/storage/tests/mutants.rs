@@ -58,6 +58,12 @@ enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// A UID counts without its UIDVALIDITY.
+    IgnoresEpoch,
+    /// Whoever says that he committed is believed.
+    BelievesCommits,
+    /// Retention counts a day too few.
+    PrunesEarly,
     /// A reader of events is not given those whose transaction ended late.
     SkipsEvents,
     /// Inboxes are taken whoever has them.
@@ -291,12 +297,19 @@ through! { QueueDesk:
 }
 
 through! { LedgerIntake:
-    fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
     fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
     fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
     fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
     ;
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
+        let mut place = place.clone();
+        if self.is(Fault::IgnoresEpoch) && place.epoch > 0 {
+            place.epoch = 7;
+        }
+        self.inner.unknown(&place, keys).await
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         match self.inner.contact(place).await? {
             Contact::Renumbered if self.is(Fault::FrontierOfOneEpoch) => Ok(Contact::Known { frontier: 0 }),
@@ -316,10 +329,13 @@ through! { LedgerIntake:
 through! { LedgerWork:
     fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
     fn finish(now: Timestamp, result: &HandlerResult) -> bool;
-    fn completed(claim: &Committing) -> bool;
     fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
     fn next_due(now: Timestamp) -> Option<Timestamp>;
     fn open_claims() -> u64;
+    ;
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        if self.is(Fault::BelievesCommits) { Ok(true) } else { self.inner.completed(claim).await }
+    }
 }
 
 through! { LedgerDesk:
@@ -328,6 +344,12 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
     fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    ;
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned> {
+        let day = std::time::Duration::from_secs(24 * 60 * 60);
+        let now = if self.is(Fault::PrunesEarly) { now + day } else { now };
+        LedgerDesk::prune(&self.inner, now, limit).await
+    }
 }
 
 through! { Watches:
@@ -405,6 +427,9 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
+        (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
+        (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),
         (Fault::SkipsEvents, "events::the_timeline_of_a_mail_is_its_events"),
         (Fault::SkipsEvents, "events::a_reader_goes_on_behind_what_it_has_read"),
         (Fault::StealsInboxes, "watches::an_inbox_is_taken_by_one_watcher"),

@@ -8,3 +8,4 @@ mod operating;
 mod receiving;
 mod registry;
 mod sending;
+mod watching;

@@ -113,6 +113,8 @@ pub(super) struct StoredMail {
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) settle_at: Option<Timestamp>,
     pub(super) settled: Option<Timestamp>,
+    /// Whether all but its key was removed.
+    pub(super) is_bare: bool,
     pub(super) timeline: Vec<LedgerEntry>,
     /// How much of the timeline is in the sequence of events.
     pub(super) told: usize,

@@ -253,8 +253,8 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     store.close().await.unwrap();
     say(
         &mut admin,
-        "DROP TABLE postroom_watch, postroom_watcher; DROP INDEX postroom_mailbox_usable;
-            DELETE FROM postroom_migration WHERE version = 6",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN finished_at, DROP COLUMN finished_by, DROP COLUMN bare_at;
+            DELETE FROM postroom_migration WHERE version = 7",
         "interrupt",
     )
     .await

@@ -156,10 +156,13 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
     for sql in [
-        "DROP TABLE postroom_watch",
-        "DROP TABLE postroom_watcher",
-        "DROP INDEX postroom_mailbox_usable",
-        "DELETE FROM postroom_migration WHERE version = 6",
+        "DROP INDEX postroom_ledger_mail_raw",
+        "DROP INDEX postroom_ledger_mail_done",
+        "DROP INDEX postroom_ledger_mail_dead",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN finished_at",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN finished_by",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN bare_at",
+        "DELETE FROM postroom_migration WHERE version = 7",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }
