@@ -25,38 +25,8 @@ pub(super) const ORPHANS: &str =
 const INSERT_PIECES: &str = "INSERT INTO postroom_body_piece (body, number, content)
     SELECT unhex(value ->> 0), value ->> 1, substr(?2, value ->> 2, value ->> 3) FROM json_each(?1)";
 
-/// Whole contents as part of a longer statement: ids, bytes, places, as [`packed`] gives them.
-macro_rules! contents {
-    () => {
-        "INSERT INTO postroom_body (id, staged_at) SELECT unhex(value), NULL FROM json_each(?);
-INSERT INTO postroom_body_piece (body, number, content)
-    SELECT unhex(value ->> 0), value ->> 1, substr(?, value ->> 2, value ->> 3) FROM json_each(?);\n"
-    };
-}
-
-pub(super) use contents;
-
 /// How many bytes of pieces one statement takes, when they are more than one piece.
 const CARGO: usize = 4 * PIECE;
-
-/// The parameters of `contents!`; none when they are more than one statement takes.
-pub(super) fn packed(contents: &[(BodyId, &Bytes)]) -> Result<Option<(String, Vec<u8>, String)>> {
-    let size: usize = contents.iter().map(|(_, content)| content.len()).sum();
-    if size > CARGO {
-        return Ok(None);
-    }
-    let (mut ids, mut cargo, mut places) = (Vec::new(), Vec::with_capacity(size), Vec::new());
-    for (id, content) in contents {
-        let id = hex(id.uuid());
-        for (number, piece) in (0u32..).zip(content.chunks(PIECE)) {
-            // SQLite counts from 1.
-            places.push(json!([id, number, cargo.len() + 1, piece.len()]));
-            cargo.extend_from_slice(piece);
-        }
-        ids.push(id);
-    }
-    Ok(Some((to_json(&ids)?, cargo, to_json(&places)?)))
-}
 
 /// Inserts whole contents that rows of the same transaction refer to.
 pub(super) async fn insert(tx: &mut SqliteConnection, contents: &[(BodyId, &Bytes)]) -> Result<()> {

@@ -19,9 +19,8 @@ use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::lanes::{first_ready, lanes, lines, lines_and_lanes};
 use crate::transition::queue::QueueRow;
 
-/// All that is written of new mails in one call of the driver, as in `row`.
+/// All that is written of new mails, but for their content, in one call of the driver, as in `row`.
 pub(in crate::sql::sqlite) const INSERT: &str = concat!(
-    bodies::contents!(),
     "INSERT INTO postroom_queue_mail
     (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw, record,
         in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
@@ -68,19 +67,11 @@ pub(super) async fn insert(
     }
     let tally: Vec<Value> =
         tally.into_iter().map(|(contract, mails)| json!([contract, day(now), mails])).collect();
-    let packed = match bodies::packed(&contents)? {
-        Some(packed) => packed,
-        // Large ones come first, a few at a time.
-        None => {
-            bodies::insert(tx, &contents).await?;
-            ("[]".to_owned(), Vec::new(), "[]".to_owned())
-        }
-    };
+    bodies::insert(tx, &contents).await?;
     lines.sort_unstable();
     lines.dedup();
-    let (bodies, cargo, places) = packed;
-    let insert = sqlx::query(INSERT).bind(bodies).bind(cargo).bind(places);
-    let insert = insert.bind(to_json(&frozen)?).bind(to_json(&open)?).bind(to_json(&recipients)?);
+    let insert =
+        sqlx::query(INSERT).bind(to_json(&frozen)?).bind(to_json(&open)?).bind(to_json(&recipients)?);
     let insert = insert.bind(to_json(&keys)?).bind(to_json(&tally)?).bind(to_json(&events)?);
     let (lines, now) = (to_json(&lines)?, now.as_millis());
     let insert = insert.bind(lines.clone()).bind(now).bind(now).bind(lines);

@@ -1,5 +1,7 @@
 //! Submissions: which of the mails that come together are new, and the port. The rows of those that are new are in `insert`.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
@@ -19,28 +21,22 @@ use crate::sql::sqlite::correspondents;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::registry::{OutboxState, Stored};
 
-/// What a decision stands on; asked for as contract, flow, step, outbox.
-macro_rules! basis {
-    () => {
-        "c.revision, c.queued_limit, c.per_day_limit,
+/// The mails that have the id or the key of a place, with the key's fingerprint.
+pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT j.key, m.id, NULL
+        FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value ->> 0)
+    UNION ALL
+    SELECT j.key, k.mail, k.fingerprint FROM json_each(?1) j
+        JOIN postroom_queue_key k ON k.contract = j.value ->> 1 AND k.idempotency_key = j.value ->> 2";
+
+/// What each decision stands on.
+pub(in crate::sql::sqlite) const BASIS: &str = "SELECT c.revision, c.queued_limit, c.per_day_limit,
         (SELECT revision FROM postroom_step WHERE flow = j.value ->> 1 AND step = j.value ->> 2),
         (SELECT outbox FROM postroom_standard WHERE singleton = 1),
         m.kind, m.status, m.revision
     FROM json_each(?1) j
     LEFT JOIN postroom_contract c ON c.id = j.value ->> 0
-    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3"
-    };
-}
-
-pub(in crate::sql::sqlite) const BASIS: &str = concat!("SELECT ", basis!(), " ORDER BY j.key");
-
-/// The same for mails that come in, behind the mails that have the id or the key of each: one way to SQLite's thread for both.
-pub(in crate::sql::sqlite) const AROUND: &str = concat!(
-    "SELECT (SELECT id FROM postroom_queue_mail WHERE id = unhex(j.value ->> 4)), k.mail, k.fingerprint, ",
-    basis!(),
-    "\n    LEFT JOIN postroom_queue_key k ON k.contract = j.value ->> 0 AND k.idempotency_key = j.value ->> 5
-    ORDER BY j.key"
-);
+    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3
+    ORDER BY j.key";
 
 /// Counts no further than the limit.
 pub(in crate::sql::sqlite) const QUEUED: &str =
@@ -53,21 +49,9 @@ pub(in crate::sql::sqlite) const SENT: &str = "SELECT m.id, m.contract, m.record
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.key, m.id";
 
-type Basis = (
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    Option<i64>,
-);
+type Existing = (i64, Uuid, Option<String>);
 
-type Beside = (
-    Option<Uuid>,
-    Option<Uuid>,
-    Option<String>,
+type Basis = (
     Option<i64>,
     Option<i64>,
     Option<i64>,
@@ -80,25 +64,30 @@ type Beside = (
 
 /// What is stored around each mail.
 async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Result<Vec<Around>> {
-    let asked = mails.iter().map(|(mail, _)| {
+    let mails = mails.iter().map(|(mail, _)| *mail);
+    let key = |mail: &Prepared| mail.idempotency.as_ref().map(|(key, _)| key.as_str().to_owned());
+    let sought: Vec<Value> =
+        mails.clone().map(|mail| json!([hex(mail.id.uuid()), mail.contract, key(mail)])).collect();
+    let found = sqlx::query_as(EXISTING).bind(to_json(&sought)?);
+    let found: Vec<Existing> = found.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
+    for (place, id, print) in found {
+        let print = print.as_deref().map(from_json).transpose()?;
+        // The row of the same id comes first.
+        existing.entry(small(place)?).or_insert((QueueId::from_uuid(id), print));
+    }
+    let asked = mails.map(|mail| {
         let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
-        let key = mail.idempotency.as_ref().map(|(key, _)| key.as_str());
-        json!([mail.contract, flow, step, mail.resolution.outbox.number(), hex(mail.id.uuid()), key])
+        json!([mail.contract, flow, step, mail.resolution.outbox.number()])
     });
-    let rows = sqlx::query_as(AROUND).bind(to_json(&asked.collect::<Vec<Value>>())?);
-    let rows: Vec<Beside> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
-    let around = |(id, of_key, print, a, b, c, d, e, f, g, h): Beside| {
-        let print: Option<String> = print;
-        // The mail of the same id comes first.
-        let existing = match (id, of_key) {
-            (Some(id), _) => Some((QueueId::from_uuid(id), None)),
-            (None, Some(id)) => Some((QueueId::from_uuid(id), print.as_deref().map(from_json).transpose()?)),
-            (None, None) => None,
-        };
-        let (stored, (queued_limit, per_day_limit)) = stands_on((a, b, c, d, e, f, g, h))?;
-        Ok(Around { existing, stored, queued_limit, per_day_limit })
+    let basis = basis(tx, &asked.collect::<Vec<_>>()).await?;
+    let around = |(place, (stored, (queued_limit, per_day_limit)))| Around {
+        existing: existing.remove(&place),
+        stored,
+        queued_limit,
+        per_day_limit,
     };
-    rows.into_iter().map(around).collect()
+    Ok(basis.into_iter().enumerate().map(around).collect())
 }
 
 /// The most queued mails, and the most mails a day, of a contract.
@@ -108,21 +97,20 @@ type Limits = (Option<u64>, Option<u64>);
 pub(super) async fn basis(tx: &mut SqliteConnection, asked: &[Value]) -> Result<Vec<(Stored, Limits)>> {
     let rows = sqlx::query_as(BASIS).bind(to_json(asked)?);
     let rows: Vec<Basis> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
-    rows.into_iter().map(stands_on).collect()
-}
-
-fn stands_on(basis: Basis) -> Result<(Stored, Limits)> {
-    let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
-    let outbox = match (kind, status, revision) {
-        (Some(kind), Some(status), Some(revision)) => {
-            let (kind, status) = (text(&kind)?, text(&status)?);
-            Some(OutboxState { kind, status, revision: Revision::new(revision) })
-        }
-        _ => None,
+    let basis = |basis: Basis| {
+        let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
+        let outbox = match (kind, status, revision) {
+            (Some(kind), Some(status), Some(revision)) => {
+                let (kind, status) = (text(&kind)?, text(&status)?);
+                Some(OutboxState { kind, status, revision: Revision::new(revision) })
+            }
+            _ => None,
+        };
+        let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
+        let stored = Stored { outbox, contract, step, standard: standard.map(MailboxId::new) };
+        Ok((stored, (queued_limit.map(small).transpose()?, per_day_limit.map(small).transpose()?)))
     };
-    let (contract, step) = (contract.map(Revision::new), step.map(Revision::new));
-    let stored = Stored { outbox, contract, step, standard: standard.map(MailboxId::new) };
-    Ok((stored, (queued_limit.map(small).transpose()?, per_day_limit.map(small).transpose()?)))
+    rows.into_iter().map(basis).collect()
 }
 
 /// What the contracts have that a limit bounds.

@@ -18,29 +18,16 @@ use crate::transition::queue::{QueueRow, RecipientRow};
 
 const STAGE: &str = "read and write mails of the queue";
 
-/// A mail with what changes of it, its recipients as JSON by place, what is frozen of it that its worker gets, and a content.
-macro_rules! mails {
-    ($content:literal) => {
-        concat!(
-            "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
+/// A mail with what changes of it, its recipients as JSON by place, and what is frozen of it that its worker gets.
+pub(in crate::sql::sqlite) const MAILS: &str =
+    "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
         coalesce(o.attempts, m.attempts), coalesce(o.expires_at, m.expires_at), o.due_at,
         o.claim, o.worker, o.lease_until,
         (SELECT json_group_array(json_array(r.address, r.state, hex(r.doubted_by)) ORDER BY r.place)
             FROM postroom_queue_recipient r WHERE r.mail = m.id),
-        json_array(m.sender, m.return_path, hex(m.body), m.size), ",
-            $content,
-            "
+        json_array(m.sender, m.return_path, hex(m.body), m.size)
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)
-    LEFT JOIN postroom_queue_open o ON o.mail = m.id"
-        )
-    };
-}
-
-pub(in crate::sql::sqlite) const MAILS: &str = mails!("NULL");
-
-/// The same with the first piece of each content: all of it, for most.
-pub(in crate::sql::sqlite) const WITH_CONTENTS: &str =
-    mails!("(SELECT p.content FROM postroom_body_piece p WHERE p.body = m.body AND p.number = 0)");
+    LEFT JOIN postroom_queue_open o ON o.mail = m.id";
 
 /// Written for every changed mail that is unfinished, also for one that comes back by a retry.
 macro_rules! open {
@@ -103,8 +90,6 @@ pub(super) struct Edit {
     pub(super) addresses: Vec<String>,
     /// Sender, return path, body, size: as they are stored, for whoever needs them.
     pub(super) frozen: String,
-    /// The first piece of its content, where it was asked for.
-    pub(super) content: Option<Vec<u8>>,
     before: QueueRow,
     outbox: i64,
     contract: String,
@@ -142,7 +127,6 @@ type Columns = (
     Option<i64>,
     String,
     String,
-    Option<Vec<u8>>,
 );
 
 fn edit(columns: Columns) -> Result<Edit> {
@@ -161,7 +145,6 @@ fn edit(columns: Columns) -> Result<Edit> {
         until,
         recipients,
         frozen,
-        content,
     ) = columns;
     let lease = claim.zip(worker).zip(until).map(|((claim, worker), until)| Lease {
         claim: ClaimId::from_uuid(claim),
@@ -185,7 +168,7 @@ fn edit(columns: Columns) -> Result<Edit> {
         recipients,
     };
     let (id, before) = (QueueId::from_uuid(id), row.clone());
-    Ok(Edit { id, row, addresses, frozen, content, before, outbox, contract, priority, log: Vec::new() })
+    Ok(Edit { id, row, addresses, frozen, before, outbox, contract, priority, log: Vec::new() })
 }
 
 /// Reads these mails; those that are not there are left out.
@@ -193,24 +176,8 @@ pub(super) async fn load(
     tx: &mut SqliteConnection,
     ids: impl IntoIterator<Item = QueueId>,
 ) -> Result<BTreeMap<QueueId, Edit>> {
-    load_by(tx, MAILS, ids).await
-}
-
-/// The same with the first piece of each content.
-pub(super) async fn load_with_contents(
-    tx: &mut SqliteConnection,
-    ids: impl IntoIterator<Item = QueueId>,
-) -> Result<BTreeMap<QueueId, Edit>> {
-    load_by(tx, WITH_CONTENTS, ids).await
-}
-
-async fn load_by(
-    tx: &mut SqliteConnection,
-    sql: &'static str,
-    ids: impl IntoIterator<Item = QueueId>,
-) -> Result<BTreeMap<QueueId, Edit>> {
     let unique: BTreeSet<QueueId> = ids.into_iter().collect();
-    let mails = sqlx::query_as(sql).bind(queue_ids(unique)?);
+    let mails = sqlx::query_as(MAILS).bind(queue_ids(unique)?);
     let mails: Vec<Columns> = mails.fetch_all(tx).await.map_err(failed(STAGE))?;
     let edits = mails.into_iter().map(|columns| edit(columns).map(|edit| (edit.id, edit)));
     edits.collect()

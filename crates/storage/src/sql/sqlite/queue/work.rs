@@ -9,7 +9,7 @@ use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
-use super::row::{Edit, Served, load, load_with_contents, save, save_served};
+use super::row::{Edit, Served, load, save, save_served};
 use crate::bodies::PIECE;
 use crate::error::Result;
 use crate::queue::{ClaimMark, Claimed, QueueWork, Settled, Settlement, Sweep};
@@ -91,6 +91,10 @@ pub(in crate::sql::sqlite) const OF_LINE: &str = "SELECT q.mail FROM postroom_qu
         AND q.claim IS NULL AND q.state = 'queued' AND q.due_at <= ?1 AND q.expires_at > ?1
     ORDER BY q.due_at, q.mail LIMIT ?5 + 0";
 
+/// The first pieces of contents.
+pub(in crate::sql::sqlite) const CONTENTS: &str = "SELECT j.key, p.content
+    FROM json_each(?1) j JOIN postroom_body_piece p ON p.body = unhex(j.value) AND p.number = 0";
+
 pub(in crate::sql::sqlite) const RENEW: &str = "UPDATE postroom_queue_open SET lease_until = ?3
     WHERE claim IS NOT NULL AND lease_until > ?1 AND worker = ?2";
 
@@ -164,12 +168,34 @@ pub(super) async fn claim_in(
         }
         claimed.extend(all.claimed);
     }
+    bring_along(tx, claimed.iter_mut().map(|(_, mail)| mail)).await?;
     let mut answers: Vec<Vec<Claimed>> = orders.iter().map(|_| Vec::new()).collect();
     for (order, mail) in claimed {
         let place = orders.iter().position(|other| std::ptr::eq(other, order));
         answers.get_mut(place.ok_or_else(unreadable)?).ok_or_else(unreadable)?.push(mail);
     }
     Ok(answers)
+}
+
+/// Gives the contents along that are one piece.
+async fn bring_along<'a>(
+    tx: &mut SqliteConnection,
+    mails: impl Iterator<Item = &'a mut Claimed>,
+) -> Result<()> {
+    let whole = u64::try_from(PIECE).unwrap_or(u64::MAX);
+    let mut mails: Vec<&mut Claimed> = mails.filter(|mail| mail.size <= whole).collect();
+    if mails.is_empty() {
+        return Ok(());
+    }
+    let bodies: Vec<String> = mails.iter().map(|mail| hex(mail.body.uuid())).collect();
+    let contents = sqlx::query_as(CONTENTS).bind(to_json(&bodies)?);
+    let contents: Vec<(i64, Vec<u8>)> = contents.fetch_all(tx).await.map_err(failed(CLAIM))?;
+    for (place, content) in contents {
+        if let Some(mail) = mails.get_mut(small::<usize>(place)?) {
+            mail.content = Some(content.into());
+        }
+    }
+    Ok(())
 }
 
 type Due = (i64, String, Uuid, i64, Option<Uuid>);
@@ -219,7 +245,7 @@ impl Claiming<'_> {
     /// Claims these mails, for who has got least of what it asked for first.
     async fn take(&mut self, tx: &mut SqliteConnection, ids: &[QueueId]) -> Result<()> {
         let now = self.now;
-        let mut edits = load_with_contents(tx, ids.iter().copied()).await?;
+        let mut edits = load(tx, ids.iter().copied()).await?;
         let mut served: Vec<(Line, u32)> = Vec::new();
         for id in ids {
             let edit = edits.get_mut(id).ok_or_else(unreadable)?;
@@ -257,9 +283,8 @@ impl Claiming<'_> {
 }
 
 /// A mail as its worker gets it.
-fn read_claimed(edit: &mut Edit, outbox: MailboxId, claim: ClaimId, places: &[u32]) -> Result<Claimed> {
+fn read_claimed(edit: &Edit, outbox: MailboxId, claim: ClaimId, places: &[u32]) -> Result<Claimed> {
     let (sender, return_path, body, size): (String, Option<String>, String, u64) = from_json(&edit.frozen)?;
-    let is_whole = u64::try_from(PIECE).is_ok_and(|piece| size <= piece);
     let address = |place: &u32| {
         let address = usize::try_from(*place).ok().and_then(|place| edit.addresses.get(place));
         Ok((*place, text(address.ok_or_else(unreadable)?)?))
@@ -275,7 +300,7 @@ fn read_claimed(edit: &mut Edit, outbox: MailboxId, claim: ClaimId, places: &[u3
         attempt: edit.row.attempts.saturating_add(1),
         body: BodyId::from_uuid(unhex(&body)?.ok_or_else(unreadable)?),
         size,
-        content: edit.content.take().filter(|_| is_whole).map(Into::into),
+        content: None,
         created_at: edit.row.created_at,
         expires_at: edit.row.expires_at,
         on_doubt: edit.row.on_doubt,
