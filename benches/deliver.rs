@@ -57,6 +57,9 @@ struct Arguments {
     /// How many mails of 200 bytes wait in the queue of each outbox, not due yet.
     #[arg(long, default_value_t = 0)]
     backlog: usize,
+    /// How many of a hundred mails are poison, which the transport refuses by itself: an address that only SMTPUTF8 can carry.
+    #[arg(long, default_value_t = 0)]
+    poison: usize,
     /// What cargo gives to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,10 +68,12 @@ struct Arguments {
     test: bool,
 }
 
-/// Counts the mails that were accepted and settled.
+/// Counts the mails that were accepted, or are poison and were refused, and are settled.
 #[derive(Debug, Default)]
 struct Counter {
     settled: AtomicUsize,
+    /// How many may be refused.
+    poison: AtomicUsize,
     rung: Notify,
 }
 
@@ -76,6 +81,13 @@ impl Observer for Counter {
     fn observe(&self, event: &Event) {
         match event {
             Event::Sent { results, .. } if results[..] == [QueueEvent::Accept] => {
+                self.settled.fetch_add(1, Ordering::SeqCst);
+                self.rung.notify_one();
+            }
+            Event::Sent { results, .. }
+                if results[..] == [QueueEvent::Refuse] && self.poison.load(Ordering::SeqCst) > 0 =>
+            {
+                self.poison.fetch_sub(1, Ordering::SeqCst);
                 self.settled.fetch_add(1, Ordering::SeqCst);
                 self.rung.notify_one();
             }
@@ -103,12 +115,13 @@ fn main() {
     if arguments.test {
         let server = runtime.block_on(MailServer::start()).expect("a server in this process");
         (arguments.mails, arguments.outboxes) = (60, 3);
-        (arguments.idle_outboxes, arguments.backlog) = (2, 5);
+        (arguments.idle_outboxes, arguments.backlog, arguments.poison) = (2, 5, 10);
         for store in ["sqlite", "memory"] {
             store.clone_into(&mut arguments.store);
             let before = server.accepted().len();
             runtime.block_on(deliver(&arguments, server.address(Protocol::Smtp)));
-            assert_eq!(server.accepted().len() - before, arguments.mails, "mails that the server has taken");
+            let good = arguments.mails - arguments.poison;
+            assert_eq!(server.accepted().len() - before, good, "mails that the server has taken");
         }
         return println!("deliver: every mail arrives");
     }
@@ -143,13 +156,17 @@ async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
     let later = postroom.now() + Duration::from_secs(7 * 24 * 60 * 60);
     let (busy, idle) = contracts.split_at(arguments.outboxes);
     let (busy, idle): (Arc<[ContractId]>, Arc<[ContractId]>) = (busy.into(), idle.into());
-    let waits = Load { size: 200, not_before: Some(later), submitters: arguments.submitters };
+    // Many at once, so that a deep backlog is there soon.
+    let waits = Load { size: 200, not_before: Some(later), submitters: 64, poison: 0 };
     waits.submit(&postroom, &idle, idle.len()).await;
     waits.submit(&postroom, &busy, arguments.backlog * busy.len()).await;
 
+    let poison = (0..arguments.mails).filter(|number| number % 100 < arguments.poison).count();
+    counter.poison.store(poison, Ordering::SeqCst);
     let begun = Instant::now();
     let sent = async {
-        let load = Load { size: arguments.size, not_before: None, submitters: arguments.submitters };
+        let Arguments { size, submitters, poison, .. } = *arguments;
+        let load = Load { size, not_before: None, submitters, poison };
         load.submit(&postroom, &busy, arguments.mails).await;
         counter.reached(arguments.mails).await;
     };
@@ -189,6 +206,8 @@ struct Load {
     size: usize,
     not_before: Option<Timestamp>,
     submitters: usize,
+    /// Of a hundred.
+    poison: usize,
 }
 
 impl Load {
@@ -204,7 +223,7 @@ impl Load {
                     if number >= mails {
                         return;
                     }
-                    let submission = self.mail(&contracts[number % contracts.len()]);
+                    let submission = self.mail(&contracts[number % contracts.len()], number);
                     postroom.submit(&submission).await.expect("queued");
                 }
             });
@@ -214,11 +233,13 @@ impl Load {
         }
     }
 
-    fn mail(self, contract: &ContractId) -> Submission {
+    fn mail(self, contract: &ContractId, number: usize) -> Submission {
         const LINE: &str = "Your request was received and will be answered in the order of arrival, soon.\n";
         let text: String = LINE.chars().cycle().take(self.size).collect();
         let mut submission = Submission::text(contract.clone(), "Your request", text);
         submission.not_before = self.not_before;
-        submission.with_to(Address::parse("ana@customer.example").expect("an address"))
+        let to =
+            if number % 100 < self.poison { "d\u{f6}rte@customer.example" } else { "ana@customer.example" };
+        submission.with_to(Address::parse(to).expect("an address"))
     }
 }

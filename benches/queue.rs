@@ -60,6 +60,7 @@ async fn opened(file: &str) -> (SqliteStore, Prepared) {
         not_before: None,
         expires_at: store.now() + Duration::from_secs(3600),
         on_doubt: OnDoubt::Hold,
+        automatic: None,
         idempotency: None,
     };
     (store, mail)

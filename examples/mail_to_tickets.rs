@@ -29,10 +29,11 @@ impl MessageHandler for Tickets {
     async fn handle(&self, delivery: Delivery) -> Answer {
         let (subject, files) = (&delivery.mail.subject, &delivery.mail.attachments);
         println!(
-            "call {}: {subject:?} for {:?}, because of: {}",
+            "call {}: {subject:?} for {:?}, because of: {}; it says {:?}",
             delivery.attempt,
             delivery.contract,
-            delivery.reasons.join(", ")
+            delivery.reasons.join(", "),
+            delivery.mail.reply().unwrap_or_default()
         );
         if let Some(file) = files.iter().find(|file| file.name.ends_with(".exe")) {
             return Answer::Refuse(format!("{} is a program", file.name));

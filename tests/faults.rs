@@ -8,8 +8,12 @@
 mod clocks;
 #[path = "faults/crowd.rs"]
 mod crowd;
+#[path = "faults/databases.rs"]
+mod databases;
 #[path = "faults/death.rs"]
 mod death;
+#[path = "faults/herd.rs"]
+mod herd;
 #[path = "faults/house.rs"]
 mod house;
 #[path = "faults/isolation.rs"]
@@ -18,6 +22,10 @@ mod isolation;
 mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[path = "faults/proxy.rs"]
+mod proxy;
+#[path = "faults/receiving.rs"]
+mod receiving;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/stopping.rs"]

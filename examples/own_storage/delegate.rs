@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom::core::address::Address;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -11,15 +12,17 @@ use postroom::core::ledger::{Place, RemoteKey};
 use postroom::core::mailbox::Mailbox;
 use postroom::core::queue::{Event, Prepared};
 use postroom::core::step::Step;
+use postroom::core::suppression::Suppression;
 use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook,
-    LedgerDesk, LedgerIntake, LedgerItem, LedgerQuery, LedgerRecord, LedgerWork, Links, MailboxQuery,
-    Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork, Reading,
-    Received, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled,
-    Settlement, Sign, Stored, Sweep, Switch, Switches, Unsettled, Uses, Watch, WatchLease, Watches,
+    LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, Links,
+    MailboxQuery, Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
+    Reading, Received, RecipientReport, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite,
+    SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches,
+    Unsettled, Uses, Watch, WatchLease, Watches,
 };
 
 use crate::OwnStore;
@@ -76,6 +79,13 @@ delegated! {
     }
     Budgets {
         fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
+    }
+    Suppressions {
+        fn report(now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> bool;
+        fn suppressed(now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Vec<Suppression>;
+        fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+        fn suppress(change: &Change, entry: &Suppression) -> ();
+        fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
     }
     Audit {
         fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;
@@ -135,6 +145,7 @@ delegated! {
         fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
         fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
         fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+        fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
     }
     Watches {
         fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;

@@ -125,7 +125,7 @@ impl Desk {
         self.narrator
             .say("desk", format!("{number} ({contract}): {what} {from}, {subject:?}; because of: {why}"));
         // Mail that a program sent is never answered: that is how loops begin.
-        if opened && !delivery.mail.automatic {
+        if opened && delivery.mail.automatic.is_none() {
             let answer = self.answer(&contract, number, &delivery, from).await?;
             self.change(number, |ticket| ticket.answer = Some(answer));
             if ticket.notice.is_none() {

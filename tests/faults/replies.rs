@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use postroom::Postroom;
 use postroom::core::address::Address;
+use postroom::core::id::EventNumber;
 use postroom::core::message::Submission;
 use postroom::core::queue::State;
 use postroom::engine::NoObserver;
-use postroom::storage::ManualClock;
+use postroom::storage::{EventSubject, Events, ManualClock};
 use postroom_testkit::{MailServer, Refusal};
 use tempfile::TempDir;
 
@@ -117,6 +118,16 @@ async fn a_mail_that_is_put_off_for_ever_expires_once_and_is_not_tried_after_tha
     assert!((25..40).contains(&attempts), "{attempts} attempts in five days");
     let told = record.timeline.iter().filter(|entry| entry.state == Some(State::Expired)).count();
     assert_eq!(told, 1, "expired once");
+    // The notice that a host reads: one, and nothing of the mail behind it.
+    let events: &dyn Events = house.postroom.store();
+    let events = events.events(EventNumber::new(0), 10_000).await.unwrap();
+    let of_mail: Vec<&str> = events
+        .iter()
+        .filter(|event| event.subject == EventSubject::Queue(mail.id))
+        .filter_map(|event| event.state.as_deref())
+        .collect();
+    assert_eq!(of_mail.iter().filter(|state| **state == "expired").count(), 1, "{of_mail:?}");
+    assert_eq!(of_mail.last(), Some(&"expired"));
     assert_eq!(house.server.accepted_count(), 0);
     let before = house.server.sessions().len();
     house.later().await;

@@ -1,7 +1,7 @@
 //! The store is away for a minute, is full, or loses the answer to a commit. Time is virtual and the store in memory, so that calls can
 //! be counted; a medium that is really full is in `medium`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,14 +31,16 @@ impl Clock for VirtualClock {
     }
 }
 
-/// Counts what an operator is told of the store.
+/// Counts what an operator is told of the store, and of mails that were sent.
 #[derive(Default)]
-struct Alarm(Mutex<Vec<String>>);
+struct Alarm(Mutex<Vec<String>>, AtomicUsize);
 
 impl Observer for Alarm {
     fn observe(&self, event: &Event) {
-        if let Event::StoreFailed { error } = event {
-            self.0.lock().unwrap().push(error.clone());
+        match event {
+            Event::StoreFailed { error } => self.0.lock().unwrap().push(error.clone()),
+            Event::Sent { .. } => drop(self.1.fetch_add(1, Ordering::SeqCst)),
+            _ => {}
         }
     }
 }
@@ -203,7 +205,8 @@ async fn losing(call: &'static str) -> House {
 }
 
 // Seen to fail for claims when the worker renews a claim that it never heard of: the mail waited as long as the worker lived. Seen to
-// fail for marks when the mail was left in doubt though the mark can be asked for again.
+// fail for marks when the mail was left in doubt though the mark can be asked for again, and for settlements when nobody was told that
+// the mail was sent.
 #[tokio::test(start_paused = true)]
 async fn a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once() {
     for call in ["QueueWork::claim", "QueueWork::mark", "QueueWork::settle"] {
@@ -216,6 +219,7 @@ async fn a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once() {
         let record = show(&house.postroom, &mail).await;
         assert_eq!(record.item.state, State::Accepted, "{call}: {:#?}", record.timeline);
         assert_eq!(house.server.carried().len(), 1, "{call}");
+        assert_eq!(house.alarm.1.load(Ordering::SeqCst), 1, "{call}: how often somebody was told");
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom::core::address::Address;
 use postroom::core::contract::Contract;
 use postroom::core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -16,6 +17,7 @@ use postroom::core::mailbox::Mailbox;
 use postroom::core::message::OnDoubt;
 use postroom::core::queue::{Event, Prepared};
 use postroom::core::step::Step;
+use postroom::core::suppression::Suppression;
 use postroom::core::time::Timestamp;
 use postroom::storage::keyring::{Binding, Sealed};
 use postroom::storage::*;
@@ -31,10 +33,13 @@ pub(crate) enum Twin {
     SettlesLate,
     /// Whatever is in doubt is sent again.
     ResendsDoubts,
+    /// Received mail is stored when it is recorded that its server was told, not before.
+    TellsFirst,
 }
 
 impl Twin {
-    pub(crate) const ALL: [Self; 4] = [Self::None, Self::MarksLate, Self::SettlesLate, Self::ResendsDoubts];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::None, Self::MarksLate, Self::SettlesLate, Self::ResendsDoubts, Self::TellsFirst];
 }
 
 /// What becomes of one call.
@@ -60,17 +65,26 @@ pub(crate) struct Wired {
     calls: Mutex<BTreeMap<String, usize>>,
     late_marks: Mutex<Vec<ClaimMark>>,
     late_results: Mutex<Vec<Settlement>>,
+    late_mails: Mutex<Vec<Received>>,
 }
 
 impl Wired {
     pub(crate) fn twin(inner: Arc<dyn Store>, twin: Twin) -> Self {
-        Self { twin, ..Self::ruled(inner, |_| Wire::Whole) }
+        Self::twin_ruled(inner, twin, |_| Wire::Whole)
+    }
+
+    pub(crate) fn twin_ruled(
+        inner: Arc<dyn Store>,
+        twin: Twin,
+        rule: impl Fn(&str) -> Wire + Send + Sync + 'static,
+    ) -> Self {
+        Self { twin, ..Self::ruled(inner, rule) }
     }
 
     pub(crate) fn ruled(inner: Arc<dyn Store>, rule: impl Fn(&str) -> Wire + Send + Sync + 'static) -> Self {
         let (calls, rule) = (Mutex::default(), Box::new(rule));
-        let (late_marks, late_results) = (Mutex::default(), Mutex::default());
-        Self { inner, twin: Twin::None, rule, calls, late_marks, late_results }
+        let (late_marks, late_results, late_mails) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner, twin: Twin::None, rule, calls, late_marks, late_results, late_mails }
     }
 
     /// How often something was called, whatever became of it.
@@ -141,6 +155,14 @@ through! { HealthBook:
     fn record(now: Timestamp, mailbox: MailboxId, sign: &Sign) -> ();
     fn clear(now: Timestamp, mailbox: MailboxId) -> ();
     fn probe(now: Timestamp, mailbox: MailboxId, worker: WorkerId, until: Timestamp) -> bool;
+}
+
+through! { Suppressions:
+    fn report(now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> bool;
+    fn suppressed(now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Vec<Suppression>;
+    fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+    fn suppress(change: &Change, entry: &Suppression) -> ();
+    fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
 }
 
 through! { Budgets:
@@ -230,11 +252,34 @@ through! { QueueDesk:
 through! { LedgerIntake:
     fn contact(place: &Place) -> Contact;
     fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
-    fn store(now: Timestamp, mail: &Received) -> Stored;
     fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
-    fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
-    fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+    ;
+    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+        if self.twin == Twin::TellsFirst {
+            self.late_mails.lock().unwrap().push(mail.clone());
+            return Ok(Stored::New(mail.id));
+        }
+        self.wire("LedgerIntake::store", self.inner.store(now, mail)).await
+    }
+
+    async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
+        let mut due = self.wire("LedgerIntake::unsettled", self.inner.unsettled(now, place, limit)).await?;
+        let late = self.late_mails.lock().unwrap();
+        due.extend(late.iter().map(|mail| Unsettled { id: mail.id, key: mail.key.clone() }));
+        Ok(due)
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+        let late = std::mem::take(&mut *self.late_mails.lock().unwrap());
+        self.wire("LedgerIntake::settled", async {
+            for mail in &late {
+                self.inner.store(now, mail).await?;
+            }
+            self.inner.settled(now, ids).await
+        })
+        .await
+    }
 }
 
 through! { LedgerWork:
@@ -252,6 +297,7 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
     fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
 }
 
 through! { Watches:

@@ -81,7 +81,9 @@ fn document(delivery: &Delivery) -> Value {
         "mailbox": delivery.mailbox,
         "reasons": delivery.reasons,
         "record": delivery.record,
-        "automatic": mail.automatic,
+        "automatic": mail.automatic.is_some(),
+        "automatic_kind": mail.automatic.as_ref().map(|automatic| automatic.kind),
+        "automatic_sign": mail.automatic.as_ref().map(|automatic| &automatic.sign),
         "envelope": {
             "from": mail.from,
             "sender": mail.sender,

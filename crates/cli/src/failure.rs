@@ -82,6 +82,9 @@ fn remedy(code: &str) -> Option<&'static str> {
         "conflict" => "show it again, and repeat the change if it is still wanted",
         "stale-decision" => "repeat the command: the links changed while it ran",
         "idempotency-conflict" => "use a new key for another mail, or send the same content again",
+        "suppressed" => {
+            "`postroom suppression list --contract C` shows why; `suppression allow|remove C ADDRESS` lets it through for good, `send --on-suppressed send` this once"
+        }
         "storage" => {
             "check --database or POSTROOM_DATABASE: the file with its permissions and free space, or whether the server runs, its address and user; `postroom migrate` makes a new file"
         }

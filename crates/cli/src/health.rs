@@ -1,8 +1,9 @@
 //! `postroom health`: how mailboxes do.
 
 use postroom::core::id::MailboxId;
+use postroom::core::ledger::State;
 use postroom::core::time::Timestamp;
-use postroom::storage::{BudgetOwner, BudgetView, Budgets, Health};
+use postroom::storage::{BudgetOwner, BudgetView, Budgets, Health, LedgerDesk, LedgerQuery, Watch, Watches};
 use serde_json::{Value, json};
 
 use crate::failure::Result;
@@ -20,15 +21,36 @@ impl Which {
         if let Some(id) = self.id {
             session.postroom.mailbox(id).await?;
             let health = session.store().health(id).await?;
-            let document = with_budget(&health, &budget(session, id).await?);
+            let mut document = with_budget(&health, &budget(session, id).await?);
+            let watches: &dyn Watches = session.store();
+            if let Some(watch) = watches.watches(session.postroom.now(), Some(id)).await?.first() {
+                add_reading(session, &mut document, watch);
+                document["oldest_unhandled"] = json!(oldest_unhandled(session, id).await?);
+            }
             return session.output.document(&document, || fields(&document));
         }
         let mut all = Vec::new();
+        let watches: &dyn Watches = session.store();
+        let watches = watches.watches(session.postroom.now(), None).await?;
         for health in session.store().all_health().await? {
             let budget = budget(session, health.mailbox).await?;
-            all.push(with_budget(&health, &budget));
+            let mut document = with_budget(&health, &budget);
+            if let Some(watch) = watches.iter().find(|watch| watch.mailbox == health.mailbox) {
+                add_reading(session, &mut document, watch);
+            }
+            all.push(document);
         }
-        let header = ["Mailbox", "State", "Last success", "Failures", "Next attempt", "Last error", "Waits"];
+        let header = [
+            "Mailbox",
+            "State",
+            "Last success",
+            "Failures",
+            "Next attempt",
+            "Last error",
+            "Waits",
+            "Read at",
+            "By",
+        ];
         session.output.listing(&header, &all, |health| {
             let text = |name: &str| match &health[name] {
                 Value::Null => String::new(),
@@ -52,6 +74,8 @@ impl Which {
                 text("next_attempt"),
                 text("last_error"),
                 waits.unwrap_or_default(),
+                text("read_at"),
+                text("way"),
             ]
         })
     }
@@ -69,4 +93,22 @@ fn with_budget(health: &Health, budget: &BudgetView) -> Value {
     document["limits"] = json!(budget.limits);
     document["waits"] = json!(budget.waits);
     document
+}
+
+/// Who reads an inbox and how, when ledger and server were last found to agree, and how long ago that is.
+fn add_reading(session: &Session, document: &mut Value, watch: &Watch) {
+    let now: Timestamp = session.postroom.now();
+    document["reader"] = json!(watch.watcher);
+    document["reader_until"] = json!(watch.until);
+    document["way"] = json!(watch.way);
+    document["read_at"] = json!(watch.read_at);
+    document["lag_seconds"] = json!(watch.read_at.map(|at| now.since(at).as_secs()));
+}
+
+/// Since when the mail that has waited longest waits for the handler.
+async fn oldest_unhandled(session: &Session, inbox: MailboxId) -> Result<Option<Timestamp>> {
+    let desk: &dyn LedgerDesk = session.store();
+    let (state, mailbox, limit) = (Some(State::Stored), Some(inbox), Some(1));
+    let waiting = LedgerQuery { state, mailbox, limit, ..LedgerQuery::default() };
+    Ok(desk.list(&waiting).await?.first().map(|mail| mail.stored_at))
 }

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Route { id: LedgerId, contract: ContractId },
     /// Drop a mail that waits, in triage, in quarantine or for the handler. It can be replayed as long as its bytes are kept.
     Ignore { id: LedgerId },
+    /// Remove what the contracts' retention no longer keeps of finished mail; its keys stay. A running worker does it by itself.
+    Prune,
 }
 
 #[derive(clap::Args)]
@@ -59,6 +61,13 @@ impl Command {
             Self::Route { id, contract } => {
                 desk.route(now, &session.actor, *id, contract).await?;
                 told(session, *id).await
+            }
+            Self::Prune => {
+                let pruned = session.postroom.prune_received().await?;
+                session.output.document(&pruned, || {
+                    let (keys, bytes) = (pruned.mails, pruned.bodies);
+                    format!("all but the keys of {keys} mails removed, and the bytes of {bytes} more")
+                })
             }
             Self::Ignore { id } => {
                 desk.ignore(now, &session.actor, *id).await?;

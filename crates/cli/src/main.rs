@@ -24,6 +24,7 @@ mod send;
 mod session;
 mod standard;
 mod step;
+mod suppression;
 mod transfer;
 
 use std::error::Error as _;
@@ -77,6 +78,9 @@ enum Command {
     /// Received mail.
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Addresses to which a contract sends nothing more.
+    #[command(subcommand)]
+    Suppression(suppression::Command),
     /// How mailboxes do.
     Health(health::Which),
     /// What happened to mail and mailboxes, by growing numbers.
@@ -144,6 +148,7 @@ async fn perform(Arguments { shared, command }: Arguments) -> Result<()> {
         Command::Run(options) => options.perform(&shared).await,
         Command::Queue(command) => shared.within(async |session| command.perform(session).await).await,
         Command::Ledger(command) => shared.within(async |session| command.perform(session).await).await,
+        Command::Suppression(command) => shared.within(async |session| command.perform(session).await).await,
         Command::Health(which) => shared.within(async |session| which.perform(session).await).await,
         Command::Events(filter) => shared.within(async |session| filter.perform(session).await).await,
         Command::Recover(backup) => shared.within(async |session| backup.perform(session).await).await,

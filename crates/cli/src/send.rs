@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postroom::core::address::{Address, NamedAddress};
 use postroom::core::id::{ContractId, IdempotencyKey, LedgerId, RecordId, StepKey};
-use postroom::core::message::{Content, OnDoubt, Priority, Submission};
+use postroom::core::message::{Automation, Content, OnDoubt, OnSuppressed, Priority, Submission};
 use postroom::core::template::Values;
 use postroom::core::time::Timestamp;
 use postroom::core::violation::Findings;
@@ -71,6 +71,13 @@ pub(crate) struct Letter {
     /// When nobody knows whether the server took it: hold it for a person, or resend it.
     #[arg(long, value_name = "hold|resend", default_value = "hold")]
     on_doubt: OnDoubt,
+    /// Say that a program writes it: its headers tell so, a reply has the null return path, no mail of a program is answered, and each
+    /// recipient gets two an hour and four a day of the contract at most.
+    #[arg(long, value_name = "reply|notice", conflicts_with = "eml")]
+    automatic: Option<Automation>,
+    /// When a recipient is on the suppression list: refuse the mail, or send it all the same.
+    #[arg(long, value_name = "refuse|send", default_value = "refuse")]
+    on_suppressed: OnSuppressed,
     /// Which mail goes first within an outbox.
     #[arg(long, value_name = "low|normal|high", default_value = "normal")]
     priority: Priority,
@@ -166,6 +173,7 @@ impl Letter {
         submission.in_reply_to = self.in_reply_to;
         submission.idempotency_key.clone_from(&self.idempotency_key);
         submission.on_doubt = self.on_doubt;
+        (submission.automatic, submission.on_suppressed) = (self.automatic, self.on_suppressed);
         (submission.priority, submission.not_before) = (self.priority, self.not_before);
         submission.expires_at =
             self.expires.map(|seconds| session.postroom.now() + Duration::from_secs(seconds));

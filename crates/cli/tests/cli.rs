@@ -15,3 +15,5 @@ mod refusals;
 mod registry;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/suppression.rs"]
+mod suppression;

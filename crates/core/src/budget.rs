@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 const SECOND: i64 = 1000;
 const DAY: i64 = 24 * 60 * 60 * SECOND;
 
-/// A limit of an outbox.
+/// A limit of an outbox, or of automatic mail to a correspondent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -18,18 +18,25 @@ pub enum Limit {
     PerMinute,
     /// Recipients on a day in UTC.
     RecipientsPerDay,
+    /// Automatic mails to one correspondent in any hour.
+    AutomaticPerHour,
+    /// Automatic mails to one correspondent in any 24 hours.
+    AutomaticPerDay,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: &[Self] = &[Self::PerMinute, Self::RecipientsPerDay];
+    pub const ALL: &[Self] =
+        &[Self::PerMinute, Self::RecipientsPerDay, Self::AutomaticPerHour, Self::AutomaticPerDay];
 
-    /// `per-minute` or `recipients-per-day`.
+    /// `per-minute`, `recipients-per-day`, `automatic-per-hour` or `automatic-per-day`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::PerMinute => "per-minute",
             Self::RecipientsPerDay => "recipients-per-day",
+            Self::AutomaticPerHour => "automatic-per-hour",
+            Self::AutomaticPerDay => "automatic-per-day",
         }
     }
 
@@ -100,6 +107,8 @@ const fn slots(limit: Limit) -> (i64, i64) {
     match limit {
         Limit::PerMinute => (SECOND, 61),
         Limit::RecipientsPerDay => (DAY, 1),
+        Limit::AutomaticPerHour => (SECOND, 3601),
+        Limit::AutomaticPerDay => (SECOND, 86_401),
     }
 }
 

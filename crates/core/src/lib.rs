@@ -60,6 +60,8 @@ mod text;
 mod transfer;
 
 pub mod address;
+pub mod automatic;
+pub mod bounce;
 pub mod budget;
 pub mod contract;
 pub mod credentials;
@@ -82,6 +84,7 @@ pub mod schedule;
 pub mod secret;
 pub mod sort;
 pub mod step;
+pub mod suppression;
 pub mod template;
 pub mod thread;
 pub mod time;

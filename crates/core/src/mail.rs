@@ -14,6 +14,7 @@ pub use field::HeaderField;
 use field::{FIELDS_LIMIT, Fields};
 
 use crate::address::{Address, NamedAddress};
+use crate::automatic::Automatic;
 use crate::reply::{is_forwarded, reply};
 use crate::time::Timestamp;
 
@@ -53,9 +54,8 @@ pub struct Mail {
     pub html: Option<String>,
     /// The files, inline images and attached mails.
     pub attachments: Vec<Attached>,
-    /// Whether its headers say that a program sent it: Auto-Submitted other than `no` (RFC 3834), Precedence bulk, list
-    /// or junk, List-Id (RFC 2919), X-Auto-Response-Suppress, or the null return path. Such mail is not answered.
-    pub automatic: bool,
+    /// What says that a program wrote it, and of what kind; none for a person's mail. Such mail is not answered by a program.
+    pub automatic: Option<Automatic>,
     /// What was wrong or left out, each once.
     pub problems: Vec<Problem>,
     /// The header, as it was sent.

@@ -47,6 +47,36 @@ words! {
     Resend = "resend",
 }
 
+words! {
+    /// Why a program writes a mail (RFC 3834 section 2).
+    Automation, rules::AUTOMATIC;
+    /// It answers a mail: `Auto-Submitted: auto-replied`, and the null return path.
+    Reply = "reply",
+    /// It tells of something: `Auto-Submitted: auto-generated`.
+    Notice = "notice",
+}
+
+impl Automation {
+    /// The header fields that say so (RFC 3834 section 5, [MS-OXCMAIL] 2.1.3.2.10).
+    #[must_use]
+    pub const fn headers(self) -> [(&'static str, &'static str); 2] {
+        let submitted = match self {
+            Self::Reply => "auto-replied",
+            Self::Notice => "auto-generated",
+        };
+        [("Auto-Submitted", submitted), ("X-Auto-Response-Suppress", "All")]
+    }
+}
+
+words! {
+    /// What happens to recipients that are on the contract's suppression list.
+    OnSuppressed, rules::ON_SUPPRESSED;
+    /// The mail is refused, with their names. The default.
+    Refuse = "refuse",
+    /// The mail is sent to them all the same.
+    Send = "send",
+}
+
 /// What a mail says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -102,6 +132,11 @@ pub struct Submission {
     pub expires_at: Option<Timestamp>,
     /// What to do in doubt.
     pub on_doubt: OnDoubt,
+    /// Why a program writes it; none when a person does. It counts against the budget of each recipient
+    /// ([`crate::automatic::ALLOWANCES`]), and answers no mail of a program.
+    pub automatic: Option<Automation>,
+    /// What happens to recipients that are on the suppression list.
+    pub on_suppressed: OnSuppressed,
     /// The host's key for "this mail, once".
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -124,6 +159,8 @@ impl Submission {
             not_before: None,
             expires_at: None,
             on_doubt: OnDoubt::Hold,
+            automatic: None,
+            on_suppressed: OnSuppressed::Refuse,
             idempotency_key: None,
         }
     }
@@ -242,6 +279,20 @@ impl Submission {
         self
     }
 
+    /// Says that a program writes it, and why.
+    #[must_use]
+    pub fn with_automatic(mut self, automatic: Automation) -> Self {
+        self.automatic = Some(automatic);
+        self
+    }
+
+    /// What happens to recipients that are on the suppression list.
+    #[must_use]
+    pub fn with_on_suppressed(mut self, on_suppressed: OnSuppressed) -> Self {
+        self.on_suppressed = on_suppressed;
+        self
+    }
+
     /// Checks what can be checked before anything is read from a store: recipients, subject, content, headers,
     /// attachments and expiry. The bytes of a raw mail are checked by [`crate::mime::check_raw`], values by the template.
     ///
@@ -266,6 +317,7 @@ impl Submission {
             Content::Raw(_) => {
                 findings.refuse_if(!self.headers.is_empty(), "headers", &rules::RAW);
                 findings.refuse_if(self.reply_to.is_some(), "reply_to", &rules::RAW);
+                findings.refuse_if(self.automatic.is_some(), "automatic", &rules::RAW);
             }
         }
         findings.refuse_if(self.headers.len() > HEADERS_LIMIT, "headers", &rules::HEADER);
@@ -298,6 +350,10 @@ impl Submission {
         add_texts(&mut add, "reply_to", self.reply_to.iter().map(ToString::to_string));
         add_texts(&mut add, "record", self.record.iter().map(ToString::to_string));
         add_texts(&mut add, "in_reply_to", self.in_reply_to.iter().map(ToString::to_string));
+        if let Some(automatic) = self.automatic {
+            // Left out where there is none, as in the fingerprints that earlier releases wrote.
+            add_texts(&mut add, "automatic", std::iter::once(automatic.word()));
+        }
         add_texts(&mut add, "headers", self.headers.iter().flat_map(|(name, value)| [name, value]));
         match &self.content {
             Content::Parts { subject, text, html, attachments } => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::id::{ContractId, IdempotencyKey, LedgerId, QueueId, RecordId, Revision, StepKey};
-use crate::message::{Fingerprint, OnDoubt, Priority};
+use crate::message::{Automation, Fingerprint, OnDoubt, Priority};
 use crate::resolve::Resolution;
 use crate::rules;
 use crate::text::words;
@@ -215,6 +215,8 @@ pub struct Prepared {
     pub expires_at: Timestamp,
     /// What to do in doubt.
     pub on_doubt: OnDoubt,
+    /// Why a program writes it, if one does: it counts against each recipient's budget of automatic mail.
+    pub automatic: Option<Automation>,
     /// The host's key, with the fingerprint that shows whether a repeated key brings the same mail.
     pub idempotency: Option<(IdempotencyKey, Fingerprint)>,
 }

@@ -117,6 +117,11 @@ rules! {
     WHEN_UNAVAILABLE "message.when-unavailable" "when_unavailable" "when the outbox can not be used, a mail is refused, held or sent by standard: refuse, hold, standard" "choose one of the three";
     PRIORITY "message.priority" "priority" "a priority is low, normal or high" "choose one of the three";
     ON_DOUBT "message.on-doubt" "on_doubt" "what happens in doubt is hold or resend" "choose hold, unless a duplicate is better than a loss";
+    AUTOMATIC "message.automatic" "automatic" "a mail that a program writes is a reply or a notice" "choose one of the two, or leave it out when a person writes";
+    AUTOMATIC_KIND "mail.automatic" "automatic" "what a program wrote is a bounce, receipt, complaint, reply, list, bulk or notice" "choose one of them";
+    REPORT_ACTION "mail.action" "action" "what a report says is failed, delayed, delivered, relayed, expanded or complained" "choose one of them";
+    ON_SUPPRESSED "message.on-suppressed" "on_suppressed" "a mail to an address on the suppression list is refused or sent: refuse, send" "choose refuse, unless the address is known to be good again";
+    SUPPRESSION "suppression.cause" "cause" "an address is on the list for a bounce, a complaint, an operator, or as allowed" "choose bounce, complaint, operator or allowed";
     REMOTE_KEY "ledger.key" "key" "a mail's key on its server is uid:N, uidl:TEXT or content:HASH:N" "copy the key as a listing shows it";
     STATE "queue.state" "state" "a state of the queue is queued, held, claimed, crossing, accepted, bounced, refused, expired, cancelled, dead or in-doubt" "choose one of them";
     LEDGER_STATE "ledger.state" "state" "a state of the ledger is stored, triage, quarantined, handled, ignored or dead" "choose one of them";

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::Sha256;
 
-use crate::address::Domain;
+use crate::address::{Address, Domain};
 use crate::id::{ContractId, QueueId, RecordId};
 use crate::mail::Mail;
 
@@ -52,6 +52,15 @@ impl TokenKey {
         mac.update(domain.as_bytes());
         mac
     }
+
+    fn tag_mac(&self, mail: QueueId) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.key.expose_secret()).expect("HMAC takes a key of any length");
+        mac.update(b"postroom plus-tag 1\0");
+        mac.update(&self.number.to_be_bytes());
+        mac.update(mail.uuid().as_bytes());
+        mac
+    }
 }
 
 impl fmt::Debug for TokenKey {
@@ -85,6 +94,51 @@ pub fn verify<'a>(message_id: &str, keys: impl Fn(u32) -> Option<&'a TokenKey>) 
     let key = keys(number).filter(|key| key.number == number && mac.len() == MAC)?;
     let expected = key.mac(random, &domain.to_ascii_lowercase());
     expected.verify_truncated_left(mac).ok().map(|()| number)
+}
+
+/// The bytes of a plus tag's MAC: 80 bits.
+const SHORT_MAC: usize = 10;
+
+/// The plus tag that names a sent mail: base32 in lower case of its id, the key's number and a MAC, 48 characters. What is sent to
+/// an address with it is about that mail, whoever writes: a bounce, or an answer.
+#[must_use]
+pub fn plus_tag(key: &TokenKey, mail: QueueId) -> String {
+    let mac = key.tag_mac(mail).finalize().into_bytes();
+    let mut token = Vec::with_capacity(16 + NUMBER + SHORT_MAC);
+    token.extend_from_slice(mail.uuid().as_bytes());
+    token.extend_from_slice(&key.number.to_be_bytes());
+    token.extend_from_slice(&mac[..SHORT_MAC]);
+    BASE32_DNSSEC.encode(&token)
+}
+
+/// The sent mail that the plus tag of an address names, if one of our keys made it. The case does not count.
+#[must_use]
+pub fn verify_plus<'a>(address: &Address, keys: impl Fn(u32) -> Option<&'a TokenKey>) -> Option<QueueId> {
+    let (_, tag) = address.local().rsplit_once('+')?;
+    let token = BASE32_DNSSEC.decode(tag.as_bytes()).ok()?;
+    let (id, rest) = token.split_first_chunk::<16>()?;
+    let (number, mac) = rest.split_first_chunk::<NUMBER>()?;
+    let number = u32::from_be_bytes(*number);
+    let key = keys(number).filter(|key| key.number == number && mac.len() == SHORT_MAC)?;
+    let mail = QueueId::from_uuid(uuid::Uuid::from_bytes(*id));
+    key.tag_mac(mail).verify_truncated_left(mac).ok().map(|()| mail)
+}
+
+/// Whether an address looks as if it had a plus tag of ours: only then are keys worth opening.
+#[must_use]
+pub fn may_be_tagged(address: &Address) -> bool {
+    let tag = address.local().rsplit_once('+').map(|(_, tag)| tag);
+    tag.is_some_and(|tag| tag.len() == (16 + NUMBER + SHORT_MAC) * 8 / 5)
+}
+
+/// The return path of a mail: `+*` at the end of its local part (`bounces+*@acme.example`) becomes the mail's plus tag.
+#[must_use]
+pub fn tagged(return_path: &Address, key: &TokenKey, mail: QueueId) -> Address {
+    let Some(base) = return_path.local().strip_suffix("+*") else { return return_path.clone() };
+    let text = format!("{base}+{}@{}", plus_tag(key, mail), return_path.domain());
+    // A local part that is too long for a tag keeps the address without one.
+    let bare = || Address::parse(&format!("{base}@{}", return_path.domain()));
+    Address::parse(&text).or_else(|_| bare()).unwrap_or_else(|_| return_path.clone())
 }
 
 /// The Message-IDs by which the mail that this one answers can be found, the most likely first: In-Reply-To, then
@@ -236,5 +290,36 @@ mod tests {
             let key = key(0);
             let _ = verify(&text, |_| Some(&key));
         }
+    }
+
+    fn mail(number: u8) -> QueueId {
+        QueueId::new(crate::time::Timestamp::from_millis(1), [number; 10])
+    }
+
+    #[test]
+    fn a_return_path_with_a_star_names_its_mail_to_us_only() {
+        let (key, other) = (key(3), TokenKey::new(3, [9; 32]));
+        let path = Address::parse("bounces+*@acme.example").expect("address");
+        let tagged = tagged(&path, &key, mail(7));
+        assert!(tagged.local().len() <= 64, "RFC 5321 section 4.5.3.1.1");
+        let by = |address: &str, key: &TokenKey| {
+            verify_plus(&Address::parse(address).expect("address"), |number| (number == 3).then_some(key))
+        };
+        assert_eq!(by(tagged.as_str(), &key), Some(mail(7)));
+        assert!(may_be_tagged(&tagged) && !may_be_tagged(&path));
+        assert_eq!(by(&tagged.as_str().to_uppercase(), &key), Some(mail(7)));
+        assert_eq!(by(tagged.as_str(), &other), None, "another key of the same number");
+        assert_eq!(by(&tagged.as_str().replacen("bounces+0", "bounces+1", 1), &key), None);
+        for plain in ["bounces@acme.example", "bounces+*@acme.example", "bounces+7@acme.example"] {
+            assert_eq!(by(plain, &key), None, "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_star_or_too_long_for_a_tag_stays_without() {
+        let of = |path: &str| tagged(&Address::parse(path).expect("address"), &key(1), mail(1)).to_string();
+        assert_eq!(of("bounces@acme.example"), "bounces@acme.example");
+        let long = "b".repeat(20);
+        assert_eq!(of(&format!("{long}+*@acme.example")), format!("{long}@acme.example"));
     }
 }

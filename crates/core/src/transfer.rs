@@ -91,6 +91,18 @@ const BASE64: [u8; 256] = {
     table
 };
 
+/// The value of a hexadecimal digit. "Uppercase letters must be used" (RFC 2045 section 6.7); not all programs do.
+const HEX: [u8; 256] = {
+    let mut table = [ALIEN; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        table[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    table
+};
+
 /// Reads one content piece by piece.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Decoder {
@@ -137,20 +149,33 @@ impl Decoder {
                     continue;
                 }
             }
-            let Some((byte, later)) = rest.split_first() else { break };
-            *rest = later;
-            match value(*byte) {
-                PAD => self.flush(out),
-                BLANK => {}
-                ALIEN => self.broken = true,
-                bits => {
-                    self.group = self.group << 6 | u32::from(bits);
-                    self.count += 1;
-                    if self.count == 4 {
-                        self.flush(out);
+            if rest.is_empty() {
+                break;
+            }
+            // One by one up to where the next group may be whole.
+            let (single, later) = rest.split_at(rest.len().min(4));
+            for (at, byte) in single.iter().enumerate() {
+                match value(*byte) {
+                    PAD if self.count == 0 => {}
+                    PAD => self.flush(out),
+                    BLANK => {}
+                    ALIEN => self.broken = true,
+                    bits => {
+                        self.group = self.group << 6 | u32::from(bits);
+                        self.count += 1;
+                        if self.count == 4 {
+                            self.flush(out);
+                        }
                     }
                 }
+                if out.len() >= most {
+                    *rest = &rest[at + 1..];
+                    return if rest.is_empty() {
+                        self.flush(out)
+                    };
+                }
             }
+            *rest = later;
         }
         if rest.is_empty() {
             self.flush(out);
@@ -167,22 +192,33 @@ impl Decoder {
 
     /// RFC 2045 section 6.7. An `=` that begins neither an octet nor a soft line break stands for itself.
     fn quoted_printable(&mut self, rest: &mut &[u8], out: &mut Vec<u8>, most: usize) {
-        let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         while out.len() < most && !rest.is_empty() {
             let window = &rest[..rest.len().min(most - out.len())];
-            let plain = memchr::memchr(b'=', window).unwrap_or(window.len());
+            let plain = match window {
+                [b'=', ..] => 0,
+                _ => memchr::memchr(b'=', window).unwrap_or(window.len()),
+            };
             out.extend_from_slice(&window[..plain]);
             *rest = &rest[plain..];
             if plain == window.len() {
                 continue;
             }
-            let after = &rest[1..];
-            if let [high, low, later @ ..] = after
-                && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-            {
-                out.push(high << 4 | low);
-                *rest = later;
+            // Of signs in a row only the last can begin something.
+            let signs = window[plain..].iter().take_while(|byte| **byte == b'=').count();
+            if signs > 1 {
+                self.broken = true;
+                out.extend_from_slice(&rest[..signs - 1]);
+                *rest = &rest[signs - 1..];
                 continue;
+            }
+            let after = &rest[1..];
+            if let [high, low, later @ ..] = after {
+                let (high, low) = (HEX[usize::from(*high)], HEX[usize::from(*low)]);
+                if high < ALIEN && low < ALIEN {
+                    out.push(high << 4 | low);
+                    *rest = later;
+                    continue;
+                }
             }
             let blank = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
             match after.get(blank) {

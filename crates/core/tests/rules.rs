@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use postroom_core::address::{Address, Domain, NamedAddress};
+use postroom_core::automatic;
+use postroom_core::bounce::Action;
 use postroom_core::contract::{Contract, Limits, Requesters, Retention};
 use postroom_core::endpoint::{Authority, Host, Port, Tls};
 use postroom_core::id::{
@@ -13,13 +15,16 @@ use postroom_core::ledger::{self, RemoteKey};
 use postroom_core::mailbox::{
     InboxDraft, Kind, Mailbox, MailboxDraft, OutboxDraft, SecretPresence, SentCopy, SettingsDraft, Status,
 };
-use postroom_core::message::{Attachment, Content, OnDoubt, Priority, Submission, check_size};
+use postroom_core::message::{
+    Attachment, Automation, Content, OnDoubt, OnSuppressed, Priority, Submission, check_size,
+};
 use postroom_core::mime::{addressing, check_raw};
 use postroom_core::queue;
 use postroom_core::resolve::WhenUnavailable;
 use postroom_core::rules::RULES;
 use postroom_core::secret::{SecretChange, SecretString};
 use postroom_core::step::{Step, StepRecipient};
+use postroom_core::suppression::Cause;
 use postroom_core::template::{Template, Values};
 use postroom_core::time::Timestamp;
 use postroom_core::violation::{Invalid, Violations};
@@ -160,6 +165,11 @@ fn walk_values(walk: &mut Walk) {
     let retention = |text: &str| Retention::default().set(text);
     walk.check("contract.retention", retention("bodies=30"), retention("bodies="));
     walk.check("message.priority", Priority::parse("high"), Priority::parse("highest"));
+    walk.check("message.automatic", Automation::parse("reply"), Automation::parse("bounce"));
+    walk.check("message.on-suppressed", OnSuppressed::parse("send"), OnSuppressed::parse("maybe"));
+    walk.check("mail.automatic", automatic::Kind::parse("bounce"), automatic::Kind::parse("person"));
+    walk.check("mail.action", Action::parse("failed"), Action::parse("lost"));
+    walk.check("suppression.cause", Cause::parse("allowed"), Cause::parse("mood"));
     walk.check("message.on-doubt", OnDoubt::parse("resend"), OnDoubt::parse("maybe"));
     walk.check("message.when-unavailable", WhenUnavailable::parse("hold"), WhenUnavailable::parse("drop"));
     // Further limits of the rules above, and forms that are read as values too.

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use postroom_core::failure::Failure;
 use postroom_core::resolve::Unresolved;
+use postroom_core::suppression::Suppression;
 use postroom_core::violation::{Invalid, Violations};
 use postroom_storage::ErrorKind as StoreKind;
+
+/// Addresses that an error names.
+const SHOWN: usize = 10;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -21,6 +25,13 @@ pub enum ErrorKind {
     Unresolved(Unresolved),
     /// There is none with this id.
     NotFound,
+    /// Recipients are on the contract's suppression list.
+    Suppressed(Vec<Suppression>),
+    /// A program is to answer a mail that a program wrote (RFC 3834 section 2).
+    AnswersAutomatic {
+        /// What shows it, as the ledger has it.
+        sign: String,
+    },
     /// The store refused, or can't be reached.
     Store(StoreKind),
     /// A key is needed to seal or open a secret, and none fits.
@@ -71,6 +82,9 @@ impl Error {
         match &self.kind {
             ErrorKind::Invalid(_) => "invalid",
             ErrorKind::Unresolved(unresolved) => unresolved.code(),
+            ErrorKind::Suppressed(_) => "suppressed",
+            ErrorKind::AnswersAutomatic { .. } => "answers-automatic",
+            ErrorKind::Store(StoreKind::Budget { .. }) => "budget",
             ErrorKind::NotFound | ErrorKind::Store(StoreKind::NotFound) => "not-found",
             ErrorKind::Sealing | ErrorKind::Store(StoreKind::Sealing) => "sealing",
             ErrorKind::Directory => "directory",
@@ -92,9 +106,12 @@ impl Error {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match &self.kind {
-            ErrorKind::Invalid(_) | ErrorKind::Unresolved(_) | ErrorKind::NotFound | ErrorKind::Sealing => {
-                true
-            }
+            ErrorKind::Invalid(_)
+            | ErrorKind::Unresolved(_)
+            | ErrorKind::Suppressed(_)
+            | ErrorKind::AnswersAutomatic { .. }
+            | ErrorKind::NotFound
+            | ErrorKind::Sealing => true,
             ErrorKind::Directory | ErrorKind::Randomness => false,
             ErrorKind::Store(kind) => !matches!(
                 kind,
@@ -107,7 +124,11 @@ impl Error {
     #[must_use]
     pub fn failure(&self) -> Failure {
         match &self.kind {
-            ErrorKind::Invalid(_) | ErrorKind::Unresolved(_) | ErrorKind::NotFound => Failure::GiveUp,
+            ErrorKind::Invalid(_)
+            | ErrorKind::Unresolved(_)
+            | ErrorKind::Suppressed(_)
+            | ErrorKind::AnswersAutomatic { .. }
+            | ErrorKind::NotFound => Failure::GiveUp,
             ErrorKind::Store(kind) => postroom_storage::Error::new(kind.clone(), self.stage).failure(),
             ErrorKind::Sealing => Failure::Suspend,
             ErrorKind::Directory | ErrorKind::Randomness => Failure::RetryAfter(None),
@@ -120,6 +141,22 @@ impl fmt::Display for Error {
         match &self.kind {
             ErrorKind::Invalid(violations) => violations.fmt(f),
             ErrorKind::Unresolved(unresolved) => unresolved.fmt(f),
+            ErrorKind::Suppressed(entries) => {
+                write!(f, "{}: the contract sends no more to", self.stage)?;
+                for (index, entry) in entries.iter().take(SHOWN).enumerate() {
+                    let Suppression { address, cause, detail, .. } = entry;
+                    write!(f, "{} {address} ({cause}: {detail})", if index == 0 { "" } else { "," })?;
+                }
+                if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                    write!(f, " and {more} more")?;
+                }
+                f.write_str("; leave them out, allow them, or say that this mail goes all the same")
+            }
+            ErrorKind::AnswersAutomatic { sign } => write!(
+                f,
+                "{}: a program wrote the mail that is answered ({sign}), and programs don't answer each other; a person may",
+                self.stage
+            ),
             ErrorKind::NotFound => write!(f, "{}: there is none with this id", self.stage),
             ErrorKind::Store(kind) => postroom_storage::Error::new(kind.clone(), self.stage).fmt(f),
             ErrorKind::Sealing => write!(

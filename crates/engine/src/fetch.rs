@@ -1,7 +1,6 @@
-//! Fetch: one round over one inbox. What the ledger does not have is stored with its bytes, sorted and threaded; only then
-//! is the server told anything.
+//! Fetch: what the ledger does not have of a folder is stored with its bytes, sorted and threaded; only then is the server told
+//! anything. When an inbox is read, and what follows from a failure, is decided by its watch.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_core::contract::Contract;
@@ -13,12 +12,12 @@ use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
 use postroom_storage::{Contact, LedgerIntake, RawMail, Received, Stored};
 use postroom_transport::{
-    Access, CloseReport, Effect, Error as TransportError, ErrorKind as TransportKind, IncomingSession, Listed,
+    Access, Effect, Error as TransportError, ErrorKind as TransportKind, IncomingSession, Listed, Selected,
 };
 
+use crate::charge::Charge;
 use crate::collect::{Collected, Collector};
 use crate::error::Error;
-use crate::error::said;
 use crate::event::Event;
 use crate::sort::Sorted;
 use crate::worker::Worker;
@@ -28,20 +27,35 @@ const WINDOW: usize = 500;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a round did.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Round {
     /// Mails that are new in the ledger.
-    pub(crate) stored: u32,
+    stored: u32,
     /// Whether the inbox has more than one round may take.
     pub(crate) more: bool,
+    /// Whether the session was left in the middle of a mail: what follows is read in another one.
+    pub(crate) spent: bool,
+    /// The mails that the server was told about.
+    pub(crate) told: Vec<LedgerId>,
+}
+
+/// How much of a folder is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Whatever it has behind the frontier.
+    List,
+    /// The same, unless the server said on selecting it that there is nothing.
+    IfNews,
 }
 
 /// Why a round ended early.
-enum Broken {
+pub(crate) enum Broken {
     /// The server or the way to it.
     Server(TransportError),
     /// The store, or a secret.
     Inside(Error),
+    /// The lease is not surely held any more.
+    Lost,
 }
 
 impl From<TransportError> for Broken {
@@ -62,60 +76,33 @@ impl From<postroom_storage::Error> for Broken {
     }
 }
 
-/// Reads an inbox once.
-pub(crate) async fn fetch(worker: Arc<Worker>, mailbox: Mailbox) -> Round {
-    let id = mailbox.id;
-    let mut round = Round::default();
-    let reader = Reader { worker: &worker, mailbox: &mailbox };
-    match reader.read(&mut round).await {
-        Ok(()) => worker.works(id).await,
-        Err(Broken::Server(error)) => worker.fails(id, error.failure(), said(&error)).await,
-        Err(Broken::Inside(error)) if matches!(error.kind(), crate::ErrorKind::Sealing) => {
-            worker.fails(id, error.failure(), error.to_string()).await;
-        }
-        Err(Broken::Inside(error)) => worker.store_failed(&error),
-    }
-    round
+/// A folder that a session has selected.
+pub(crate) struct Folder {
+    place: Place,
+    selected: Selected,
 }
 
-struct Reader<'a> {
-    worker: &'a Worker,
-    mailbox: &'a Mailbox,
+impl Folder {
+    /// Whether the server keeps what it is told at once, and can tell what is new. Over POP3 it does so at the end, if at all.
+    pub(crate) fn is_live(&self) -> bool {
+        self.selected.epoch.is_some()
+    }
+}
+
+/// Who reads an inbox.
+pub(crate) struct Reader<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) mailbox: &'a Mailbox,
+    pub(crate) charge: &'a Charge,
 }
 
 impl Reader<'_> {
-    async fn read(&self, round: &mut Round) -> Result<(), Broken> {
-        let postroom = &self.worker.postroom;
-        let (Some(inbox), Some(transport)) = (self.mailbox.settings.inbox(), &postroom.ports.incoming) else {
-            return Ok(());
-        };
-        let route = postroom.route(self.mailbox).await?;
-        let mut session = transport.open(&route).await?;
-        let read = self.read_folder(inbox, &mut *session, round).await;
-        let told = match read {
-            Ok(told) => told,
-            Err(broken) => {
-                // Nothing was settled that could be lost; a broken session ends by itself.
-                session.close().await;
-                return Err(broken);
-            }
-        };
-        match session.close().await {
-            CloseReport::Kept => {
-                let intake: &dyn LedgerIntake = postroom.store();
-                Ok(intake.settled(postroom.now(), &told).await?)
-            }
-            CloseReport::Lost(error) => Err(error.into()),
-        }
-    }
-
-    /// Stores what is new and tells the server what is due; gives the mails that it was told about.
-    async fn read_folder(
+    /// Selects the inbox's folder.
+    pub(crate) async fn select(
         &self,
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
-        round: &mut Round,
-    ) -> Result<Vec<LedgerId>, Broken> {
+    ) -> Result<Folder, Broken> {
         let access = if *inbox.after() == AfterStore::Leave { Access::ReadOnly } else { Access::ReadWrite };
         let selected = session.select(inbox.folder(), access).await?;
         let place = Place {
@@ -123,10 +110,57 @@ impl Reader<'_> {
             folder: inbox.folder().unwrap_or_default().to_owned(),
             epoch: selected.epoch.unwrap_or_default(),
         };
+        Ok(Folder { place, selected })
+    }
+
+    /// Records what the server was told, once it is known that it keeps it.
+    pub(crate) async fn kept(&self, told: &[LedgerId]) -> Result<(), Broken> {
+        if told.is_empty() {
+            return Ok(());
+        }
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let mut after = match intake.contact(&place).await? {
-            Contact::First => self.first_contact(inbox, session, &place).await?,
+        Ok(intake.settled(self.worker.postroom.now(), told).await?)
+    }
+
+    /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.
+    fn holds(&self) -> Result<(), Broken> {
+        if self.charge.holds() { Ok(()) } else { Err(Broken::Lost) }
+    }
+
+    /// Stores what is new and tells the server what is due.
+    pub(crate) async fn read(
+        &self,
+        inbox: &Inbox,
+        session: &mut dyn IncomingSession,
+        folder: &Folder,
+        look: Look,
+    ) -> Result<Round, Broken> {
+        let mut round = Round::default();
+        self.store_new(inbox, session, folder, look, &mut round).await?;
+        if !round.spent {
+            round.told = self.settle(inbox, session, &folder.place, &round).await?;
+        }
+        Ok(round)
+    }
+
+    async fn store_new(
+        &self,
+        inbox: &Inbox,
+        session: &mut dyn IncomingSession,
+        folder: &Folder,
+        look: Look,
+        round: &mut Round,
+    ) -> Result<(), Broken> {
+        let place = &folder.place;
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        let mut after = match intake.contact(place).await? {
+            Contact::First => self.first_contact(inbox, session, place).await?,
             Contact::Renumbered => None,
+            Contact::Known { frontier }
+                if look == Look::IfNews && frontier > 0 && !folder.selected.may_hold_above(frontier) =>
+            {
+                return Ok(());
+            }
             Contact::Known { frontier } => (frontier > 0).then_some(RemoteKey::Uid(frontier)),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
@@ -134,21 +168,22 @@ impl Reader<'_> {
             let window = session.list(after.as_ref(), WINDOW).await?;
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
-            let unknown = intake.unknown(&place, &keys).await?;
+            let unknown = intake.unknown(place, &keys).await?;
             for listed in window.iter().filter(|listed| unknown.contains(&listed.key)) {
                 if round.stored >= inbox.per_round() || self.worker.is_stopping() {
                     round.more = true;
-                    return self.settle(inbox, session, &place, *round).await;
+                    return Ok(());
                 }
-                let whole = self.take(inbox, session, &place, listed, &contracts, round).await?;
+                let whole = self.take(inbox, session, place, listed, &contracts, round).await?;
                 if !whole {
                     // The session may have been left in the middle of that mail: the next round goes on behind it.
-                    round.more = true;
-                    return Ok(Vec::new());
+                    (round.more, round.spent) = (true, true);
+                    return Ok(());
                 }
             }
+            self.holds()?;
             if let RemoteKey::Uid(uid) = last {
-                intake.advance(self.worker.postroom.now(), &place, uid).await?;
+                intake.advance(self.worker.postroom.now(), place, uid).await?;
             }
             after = Some(last);
             if window.len() < WINDOW {
@@ -156,8 +191,8 @@ impl Reader<'_> {
             }
         }
         // A folder that has no UIDs, or no mail, is known from now on too.
-        intake.advance(self.worker.postroom.now(), &place, 0).await?;
-        self.settle(inbox, session, &place, *round).await
+        self.holds()?;
+        Ok(intake.advance(self.worker.postroom.now(), place, 0).await?)
     }
 
     /// Leaves out what the baseline leaves out; gives the key behind which mail counts.
@@ -190,6 +225,7 @@ impl Reader<'_> {
                 break;
             }
         }
+        self.holds()?;
         match (since, &after) {
             // One number says it all, in one write: a kill in between can't move the baseline.
             (None, Some(RemoteKey::Uid(uid))) => intake.advance(now, place, *uid).await?,
@@ -291,7 +327,7 @@ impl Reader<'_> {
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
         place: &Place,
-        round: Round,
+        round: &Round,
     ) -> Result<Vec<LedgerId>, Broken> {
         let Some(effect) = effect(inbox.after()) else { return Ok(Vec::new()) };
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
@@ -304,6 +340,7 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         let effects: Vec<_> = due.iter().map(|mail| (mail.key.clone(), effect.clone())).collect();
+        self.holds()?;
         session.settle(&effects).await?;
         Ok(due.into_iter().map(|mail| mail.id).collect())
     }

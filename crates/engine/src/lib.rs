@@ -56,8 +56,11 @@
 //! # }
 //! ```
 
+mod bounce;
+mod charge;
 mod collect;
 mod dispatch;
+mod empty_lists;
 mod error;
 mod event;
 mod explain;
@@ -67,6 +70,7 @@ mod handler;
 mod lanes;
 mod links;
 mod maintain;
+mod pace;
 mod postroom;
 mod probe;
 mod prove;
@@ -78,12 +82,15 @@ mod sent_copy;
 mod settling;
 mod sort;
 mod submit;
+mod suppress;
 mod unlock;
+mod watch;
 mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::*;
+pub use pace::Pacing;
 pub use postroom::{Builder, Options, Postroom};
 pub use run::Work;
 pub use submit::Submitted;

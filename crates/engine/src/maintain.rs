@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use postroom_core::id::Actor;
 use postroom_core::time::Timestamp;
-use postroom_storage::{Bodies, Pruned, QueueDesk, QueueWork, Recovered, Sweep};
+use postroom_storage::{Bodies, LedgerDesk, LedgerPruned, Pruned, QueueDesk, QueueWork, Recovered, Sweep};
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::postroom::Postroom;
@@ -64,6 +65,28 @@ impl Postroom {
         }
     }
 
+    /// Removes of received mail that is finished what its contract's retention no longer keeps, in short transactions; the key stays, so
+    /// that it is known when its server shows it. Gives what it removed. A running worker does this by itself, each hour.
+    ///
+    /// # Errors
+    /// Of the store; what was removed before stays removed.
+    pub async fn prune_received(&self) -> Result<LedgerPruned> {
+        self.prune_received_until(|| false).await
+    }
+
+    async fn prune_received_until(&self, is_enough: impl Fn() -> bool) -> Result<LedgerPruned> {
+        let desk: &dyn LedgerDesk = self.store();
+        let mut total = LedgerPruned::default();
+        loop {
+            let pruned = desk.prune(self.now(), PRUNED).await?;
+            total.bodies += pruned.bodies;
+            total.mails += pruned.mails;
+            if pruned == LedgerPruned::default() || is_enough() {
+                return Ok(total);
+            }
+        }
+    }
+
     /// Puts what was unfinished at `since`, the time of a backup, in doubt, after the database was restored from it: it may have
     /// been sent since then, so nothing of it is sent again by itself, and a person or the Sent folder settles it. Also mail that
     /// says resend: a restore is no lost reply. Mail that was submitted afterwards goes on.
@@ -108,5 +131,22 @@ pub(crate) async fn maintain(worker: &Worker) {
         }
         rounds = rounds.wrapping_add(1);
         worker.rest(ROUND.min(worker.lease / 2)).await;
+    }
+}
+
+/// How often what retention no longer keeps of received mail is removed.
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Removes what retention no longer keeps of received mail, until the worker stops.
+pub(crate) async fn maintain_ledger(worker: &Worker) {
+    let mut pruned: Option<Instant> = None;
+    while !worker.is_stopping() {
+        if pruned.is_none_or(|at| at.elapsed() >= HOUR) {
+            if let Err(error) = worker.postroom.prune_received_until(|| worker.is_stopping()).await {
+                worker.store_failed(&error);
+            }
+            pruned = Some(Instant::now());
+        }
+        worker.rest(ROUND).await;
     }
 }

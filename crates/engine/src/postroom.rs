@@ -13,12 +13,14 @@ use postroom_storage::{Change, LEASE, Store};
 use postroom_transport::{IncomingTransport, OutgoingTransport};
 use tokio::sync::Notify;
 
+use crate::empty_lists::EmptyLists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::handler::{
     AskAPerson, MessageHandler, NoObserver, NoRecipients, Observer, RecipientDirectory, RequesterDirectory,
 };
 use crate::links::KnownLinks;
+use crate::pace::Pacing;
 use crate::unlock::token::TokenKeys;
 
 /// How a postroom behaves where the host may choose.
@@ -32,8 +34,14 @@ pub struct Options {
     pub when_unavailable: WhenUnavailable,
     /// How long a worker holds what it claimed without renewing; renewed each third of it. Default 30 s, at least 2 s.
     pub lease: Duration,
-    /// How long an inbox rests between two rounds. Default 60 s.
+    /// How long an inbox whose server does not tell of news by itself (IDLE) rests before it is asked again, a tenth more or
+    /// less. Default 60 s.
     pub poll: Duration,
+    /// Within which time an inbox is surely read again, whatever its server tells: a connection that died silently hides mail no
+    /// longer. Default 5 min.
+    pub reconcile: Duration,
+    /// How fast connections to inboxes are opened.
+    pub pacing: Pacing,
     /// How long the worker sleeps at most before it looks at the queue again, for mail that another process submitted.
     /// Default 1 s.
     pub look: Duration,
@@ -54,6 +62,8 @@ impl Default for Options {
             when_unavailable: WhenUnavailable::Refuse,
             lease: LEASE,
             poll: Duration::from_secs(60),
+            reconcile: Duration::from_secs(5 * 60),
+            pacing: Pacing::default(),
             look: Duration::from_secs(1),
             handler_calls: 10,
             attempts: 100,
@@ -76,12 +86,15 @@ pub(crate) struct Ports {
     pub(crate) options: Options,
     pub(crate) tokens: TokenKeys,
     pub(crate) known: KnownLinks,
+    pub(crate) empty_lists: EmptyLists,
     /// Counts the ids that were made.
     sequence: AtomicU16,
     /// Rung when this process has queued mail or stored mail: a worker looks at once.
     pub(crate) bell: Notify,
     /// Rung when this process has queued mail, for connections that have just sent their last.
     pub(crate) mail: Notify,
+    /// Rung when this process has changed a mailbox.
+    pub(crate) changed: Notify,
 }
 
 /// A postroom: the registry, the queue and the ledger of one application. Clones share everything.
@@ -112,9 +125,11 @@ impl Postroom {
                 options: Options::default(),
                 tokens: TokenKeys::default(),
                 known: KnownLinks::default(),
+                empty_lists: EmptyLists::default(),
                 sequence: AtomicU16::new(0),
                 bell: Notify::new(),
                 mail: Notify::new(),
+                changed: Notify::new(),
             },
         }
     }

@@ -37,6 +37,7 @@ impl Postroom {
         let change = self.change(actor);
         let mailbox = Mailbox::new(id, settings, status, Revision::new(1), actor.clone(), change.now);
         store.add(&change, &mailbox, sealed).await?;
+        self.ports.changed.notify_one();
         Ok(mailbox)
     }
 
@@ -95,6 +96,7 @@ impl Postroom {
         }
         self.release(actor, &mailbox).await?;
         self.ports.bell.notify_one();
+        self.ports.changed.notify_one();
         Ok(mailbox)
     }
 
@@ -131,6 +133,7 @@ impl Postroom {
         if let Some(outgoing) = &self.ports.outgoing {
             outgoing.forget(id).await;
         }
+        self.ports.changed.notify_one();
         Ok(())
     }
 

@@ -66,7 +66,7 @@ impl Postroom {
         let to = Addressing { from: resolution.sender.clone(), reply_to: resolution.reply_to.clone() };
         let content = readdress(&bytes, &to)?;
         check_size(u64::try_from(content.len()).unwrap_or(u64::MAX), settings.max_message())?;
-        let own = settings.outbox().and_then(|outbox| outbox.return_path().cloned());
+        let return_path = self.return_path(settings, &resolution.sender, id).await?;
         let rerouting = Rerouting {
             id,
             from: record.item.outbox,
@@ -76,7 +76,7 @@ impl Postroom {
                 links.contract.as_ref().map(|contract| contract.revision),
                 links.step.as_ref().map(|step| step.revision),
             ),
-            return_path: own.unwrap_or_else(|| resolution.sender.address().clone()),
+            return_path,
             resolution,
         };
         Ok(desk.reroute(self.now(), actor, &rerouting, content.into()).await?)

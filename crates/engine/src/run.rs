@@ -1,5 +1,6 @@
 //! Run: the one future that owns every task of a worker, and ends when they have ended.
 
+mod roster;
 mod turn;
 mod work;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::Event;
 use postroom_core::time::Timestamp;
-use postroom_storage::{Attempt, Claimed, QueueWork, RecipientResult, Settled, Settlement};
+use postroom_storage::{Attempt, Claimed, QueueDesk, QueueWork, RecipientResult, Settled, Settlement};
 use postroom_transport::Error as TransportError;
 use tokio::sync::Notify;
 
@@ -99,7 +99,12 @@ async fn commit(worker: &Worker, outbox: &Mailbox, begun: Timestamp, verdicts: V
     };
     let settlements: Vec<Settlement> = verdicts.iter().map(settlement).collect();
     let queue: &dyn QueueWork = worker.postroom.store();
-    let settled = match worker.insist(|| queue.settle(worker.postroom.now(), &settlements)).await {
+    let (asked, mut times) = (worker.postroom.now(), 0);
+    let settle = || {
+        times += 1;
+        queue.settle(worker.postroom.now(), &settlements)
+    };
+    let settled = match worker.insist(settle).await {
         Ok(settled) => settled,
         Err(error) => {
             worker.store_failed(&error);
@@ -113,6 +118,10 @@ async fn commit(worker: &Worker, outbox: &Mailbox, begun: Timestamp, verdicts: V
     {
         match settled {
             Some(Settled::Applied | Settled::Late) => tell(worker, outbox, &verdict),
+            // A commit whose answer was lost: what is asked again finds its claim settled, by itself.
+            Some(Settled::Ignored) if times > 1 && stands(worker, &verdict, asked).await => {
+                tell(worker, outbox, &verdict);
+            }
             Some(Settled::Ignored) => {
                 let id = verdict.claimed.id;
                 tracing::info!(target: "postroom", "mail {id}: the answer came too late to count");
@@ -127,6 +136,20 @@ async fn commit(worker: &Worker, outbox: &Mailbox, begun: Timestamp, verdicts: V
     if let Some(error) = limit {
         worker.fails_since(outbox.id, Some(begun), error.failure(), said(&error)).await;
     }
+}
+
+/// Whether every result stands in the mail's timeline, as a change, since it was first `asked` for.
+async fn stands(worker: &Worker, verdict: &Verdict, asked: Timestamp) -> bool {
+    let desk: &dyn QueueDesk = worker.postroom.store();
+    let Ok(Some(record)) = worker.insist(|| desk.show(verdict.claimed.id)).await else { return false };
+    verdict.results.iter().all(|result| {
+        record.timeline.iter().any(|entry| {
+            entry.at >= asked
+                && entry.recipient == Some(result.recipient)
+                && entry.detail == result.detail
+                && entry.state.is_some()
+        })
+    })
 }
 
 /// Says what is committed.

@@ -1,13 +1,15 @@
 //! Sort: the contract of a received mail, by what the store and the host's directory know of its box, thread and sender.
 //! The decision itself is `postroom_core::sort`.
 
+use postroom_core::address::Address;
+use postroom_core::bounce::{Report, report};
 use postroom_core::contract::Contract;
 use postroom_core::id::{ContractId, RecordId};
 use postroom_core::ledger::State;
 use postroom_core::mail::Mail;
 use postroom_core::sort::{Destination, Question, SortReason, Sorting, sort};
-use postroom_core::thread::{Thread, references_of, verify};
-use postroom_storage::QueueIntake;
+use postroom_core::thread::{Thread, may_be_tagged, references_of, verify, verify_plus};
+use postroom_storage::{QueueDesk, QueueIntake, SentMail};
 
 use crate::error::Result;
 use crate::handler::Verdict;
@@ -37,7 +39,8 @@ impl From<Sorting> for Sorted {
 impl Postroom {
     /// Which contract a mail belongs to, by its box, addresses and thread.
     pub(crate) async fn sorted(&self, mail: &Mail, contracts: &[Contract]) -> Result<Sorted> {
-        let thread = self.thread(mail).await?;
+        let report = report(mail);
+        let thread = self.thread(mail, report.as_ref(), contracts).await?;
         let mut sorting = sort(&Question { mail, contracts, thread: thread.as_ref() });
         if let (true, Destination::Contract(contract)) = (sorting.ask, sorting.destination.clone()) {
             let verdict = match mail.from.first() {
@@ -56,24 +59,58 @@ impl Postroom {
                 }
             }
         }
-        Ok(Sorted::from(sorting))
+        let mut sorted = Sorted::from(sorting);
+        sorted.reasons.extend(mail.automatic.as_ref().map(ToString::to_string));
+        // A report counts for the contract that it was sorted to, and for no other's mail.
+        if let (Some(report), Some(thread)) = (&report, &thread)
+            && sorted.contract.as_ref() == Some(&thread.contract)
+            && self.record(report, thread).await?
+        {
+            sorted.reasons.push(format!("reports on {}", thread.message));
+        }
+        Ok(sorted)
     }
 
-    /// The sent mail that a mail answers. Only Message-IDs that bear our signature count: others can be guessed.
-    async fn thread(&self, mail: &Mail) -> Result<Option<Thread>> {
-        let candidates = references_of(mail);
-        if candidates.is_empty() {
+    /// The sent mail that a mail answers or reports on: by a plus tag of an address that it was sent to, or by a Message-ID that bears
+    /// our signature. Others can be guessed, so of them a report alone may use one, and of a contract that has this box.
+    async fn thread(
+        &self,
+        mail: &Mail,
+        report: Option<&Report>,
+        contracts: &[Contract],
+    ) -> Result<Option<Thread>> {
+        let named = mail.to.iter().chain(&mail.cc).map(|named| named.address());
+        let tagged: Vec<&Address> =
+            mail.delivered_to.iter().chain(named).filter(|address| may_be_tagged(address)).collect();
+        let candidates = match report {
+            Some(report) => report.message_ids.iter().map(String::as_str).collect(),
+            None => references_of(mail),
+        };
+        if candidates.is_empty() && tagged.is_empty() {
             return Ok(None);
         }
         let keys = self.token_keys().await?;
-        let signed =
-            |id: &&str| verify(id, |number| keys.iter().find(|key| key.number() == number)).is_some();
-        let ours: Vec<String> = candidates.into_iter().filter(signed).map(ToOwned::to_owned).collect();
-        if ours.is_empty() {
+        let key = |number| keys.iter().find(|key| key.number() == number);
+        let desk: &dyn QueueDesk = self.store();
+        for id in tagged.into_iter().filter_map(|address| verify_plus(address, key)) {
+            if let Some(sent) = desk.show(id).await? {
+                return Ok(Some(Thread::new(sent.item.contract, sent.item.record, id)));
+            }
+        }
+        let (signed, other): (Vec<String>, Vec<String>) =
+            candidates.into_iter().map(ToOwned::to_owned).partition(|id| verify(id, key).is_some());
+        let intake: &dyn QueueIntake = self.store();
+        let thread = |sent: SentMail| Thread::new(sent.contract, sent.record, sent.id);
+        if !signed.is_empty()
+            && let Some(sent) = intake.sent_by_message_id(&signed).await?.into_iter().next()
+        {
+            return Ok(Some(thread(sent)));
+        }
+        if report.is_none() || other.is_empty() {
             return Ok(None);
         }
-        let intake: &dyn QueueIntake = self.store();
-        let found = intake.sent_by_message_id(&ours).await?.into_iter().next();
-        Ok(found.map(|sent| Thread::new(sent.contract, sent.record, sent.id)))
+        let found = intake.sent_by_message_id(&other).await?;
+        let own = |sent: &SentMail| contracts.iter().any(|contract| contract.id == sent.contract);
+        Ok(found.into_iter().find(own).map(thread))
     }
 }

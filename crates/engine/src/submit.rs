@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use postroom_core::address::NamedAddress;
-use postroom_core::id::{BodyId, ContractId, LedgerId, MailboxId, QueueId, RecordId, StepKey};
-use postroom_core::message::{Content, Submission, check_size};
+use postroom_core::address::{Address, NamedAddress};
+use postroom_core::id::{BodyId, ContractId, LedgerId, MailboxId, QueueId, RecordId, Revision, StepKey};
+use postroom_core::mailbox::MailboxSettings;
+use postroom_core::message::{Automation, Content, Submission, check_size};
 use postroom_core::mime::{Composition, check_raw, compose, parse};
 use postroom_core::queue::{Basis, Prepared, Recipient, Role};
 use postroom_core::resolve::Reason;
@@ -14,7 +15,7 @@ use postroom_core::rules;
 use postroom_core::schedule::EXPIRY;
 use postroom_core::step::StepRecipient;
 use postroom_core::template::{Filled, Values};
-use postroom_core::thread::{message_id, references_for_answer};
+use postroom_core::thread::{message_id, references_for_answer, tagged};
 use postroom_core::time::Timestamp;
 use postroom_core::violation::Invalid;
 use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, QueueDesk};
@@ -49,6 +50,8 @@ pub struct Submitted {
 struct Parent {
     message_id: Option<String>,
     references: Vec<String>,
+    /// What shows that a program wrote it.
+    automatic: Option<String>,
 }
 
 impl Postroom {
@@ -70,6 +73,9 @@ impl Postroom {
                 None => self.prepare(submission).await?,
             };
             let store = self.store();
+            if let Err(refused) = self.keep_to_list(submission).await {
+                return self.submitted_before(prepared, refused).await;
+            }
             match store.enqueue(self.now(), &prepared, content).await {
                 Ok(Enqueued::New(id)) => {
                     self.wake();
@@ -87,6 +93,20 @@ impl Postroom {
                 Err(error) if *error.kind() == StoreKind::StaleDecision && tries < DECISIONS => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// A mail that was submitted before under the same idempotency key is that mail, whatever came back since. One whose basis is none
+    /// that is stored is never inserted, but found when it is there.
+    async fn submitted_before(&self, mail: Prepared, refused: Error) -> Result<Submitted> {
+        if mail.idempotency.is_none() || !matches!(refused.kind(), ErrorKind::Suppressed(_)) {
+            return Err(refused);
+        }
+        let basis = Basis::new(Revision::new(-1), None, None);
+        match self.store().enqueue(self.now(), &Prepared { basis, ..mail }, Bytes::new()).await {
+            Ok(Enqueued::Existing(id)) => self.existing(id).await,
+            Err(error) if matches!(error.kind(), StoreKind::IdempotencyConflict { .. }) => Err(error.into()),
+            _ => Err(refused),
         }
     }
 
@@ -175,9 +195,14 @@ impl Postroom {
             Some(id) => Some(self.parent(&submission.contract, id).await?),
             None => None,
         };
+        if let (Some(_), Some(Parent { automatic: Some(sign), .. })) = (submission.automatic, &parent) {
+            let sign = sign.clone();
+            return Err(Error::new(ErrorKind::AnswersAutomatic { sign }, "submit a mail"));
+        }
         let recipients = recipients(submission);
+        let id = self.fresh(now, QueueId::new)?;
         let mut mail = Prepared {
-            id: self.fresh(now, QueueId::new)?,
+            id,
             contract: submission.contract.clone(),
             step: submission.step.clone(),
             basis: Basis::new(
@@ -187,11 +212,12 @@ impl Postroom {
             ),
             message_id: self.new_message_id(&resolution.sender).await?,
             subject: String::new(),
-            return_path: outbox
-                .settings
-                .outbox()
-                .and_then(|outbox| outbox.return_path().cloned())
-                .or_else(|| Some(resolution.sender.address().clone())),
+            return_path: match submission.automatic {
+                // RFC 3834 section 3.3: nobody can answer an answer, and its bounce would be one.
+                Some(Automation::Reply) => None,
+                _ => Some(self.return_path(&outbox.settings, &resolution.sender, id).await?),
+            },
+            automatic: submission.automatic,
             recipients,
             raw: matches!(submission.content, Content::Raw(_)),
             record: submission.record.clone(),
@@ -211,6 +237,21 @@ impl Postroom {
         };
         check_size(length(&content), outbox.settings.max_message())?;
         Ok((mail, content))
+    }
+
+    /// The outbox's return path, with the mail's tag where it asks for one; the sender's address where it names none.
+    pub(crate) async fn return_path(
+        &self,
+        settings: &MailboxSettings,
+        sender: &NamedAddress,
+        id: QueueId,
+    ) -> Result<Address> {
+        let Some(path) = settings.outbox().and_then(|outbox| outbox.return_path()) else {
+            return Ok(sender.address().clone());
+        };
+        let keys = self.token_keys().await?;
+        let active = keys.last().ok_or_else(|| Error::new(ErrorKind::Sealing, "make a return path"))?;
+        Ok(tagged(path, active, id))
     }
 
     async fn new_message_id(&self, sender: &NamedAddress) -> Result<String> {
@@ -233,7 +274,11 @@ impl Postroom {
         };
         let message_id = found.item.message_id;
         let references = references_for_answer(&mail.references, &mail.in_reply_to, message_id.as_deref());
-        Ok(Parent { message_id, references })
+        // What retention left of a mail is its row, and the row says it, too.
+        let is_sign = |reason: &&String| reason.starts_with("automatic ");
+        let row = found.item.reasons.iter().find(is_sign).cloned();
+        let automatic = mail.automatic.as_ref().map(ToString::to_string).or(row);
+        Ok(Parent { message_id, references, automatic })
     }
 
     /// The whole content of a mail, of `size` bytes where that is known.
@@ -309,6 +354,12 @@ fn freeze(
     let (in_reply_to, references) =
         parent.map_or((None, Vec::new()), |parent| (parent.message_id, parent.references));
     mail.subject.clone_from(&subject);
+    // What the host says of it stands aside.
+    let own = submission.automatic.map(Automation::headers).into_iter().flatten();
+    let own: Vec<(String, String)> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let is_own = |name: &str| own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    let mut headers: Vec<_> = submission.headers.iter().filter(|(name, _)| !is_own(name)).cloned().collect();
+    headers.extend(own);
     let composition = Composition {
         from: mail.resolution.sender.clone(),
         reply_to: submission.reply_to.clone().or_else(|| mail.resolution.reply_to.clone()),
@@ -318,7 +369,7 @@ fn freeze(
         text,
         html,
         attachments,
-        headers: submission.headers.clone(),
+        headers,
         message_id: mail.message_id.clone(),
         in_reply_to,
         references,

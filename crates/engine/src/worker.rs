@@ -12,12 +12,13 @@ use postroom_core::id::{BodyId, MailboxId, WorkerId};
 use postroom_core::mailbox::{Mailbox, SentCopy};
 use postroom_core::time::Timestamp;
 use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
 use crate::postroom::{Postroom, random};
 
 /// How long a task waits when the store fails, at first and at most.
@@ -94,12 +95,18 @@ pub(crate) struct Worker {
     working: Mutex<BTreeMap<MailboxId, Instant>>,
     /// Sent copies that are to be made, by companion.
     copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
+    /// How fast connections to inboxes are opened.
+    pub(crate) pace: Pace,
+    /// How many inboxes are read at once.
+    pub(crate) readers: Semaphore,
 }
 
 impl Worker {
     pub(crate) fn new(postroom: Postroom) -> Self {
         let lease = postroom.ports.options.lease.max(Duration::from_secs(2));
         let renewed = Mutex::new(Instant::now());
+        let pace = Pace::new(postroom.ports.options.pacing.clone());
+        let readers = Semaphore::new(postroom.ports.options.connections.clamp(1, Semaphore::MAX_PERMITS));
         Self {
             postroom,
             lease,
@@ -113,6 +120,8 @@ impl Worker {
             failing: tokio::sync::Mutex::default(),
             working: Mutex::default(),
             copies: Mutex::default(),
+            pace,
+            readers,
         }
     }
 

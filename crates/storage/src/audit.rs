@@ -1,10 +1,12 @@
 //! What an audit entry says: the subject's name and the changed fields, old and new. A secret appears as changed, never
 //! with a value. The port to the entries is in `registry`.
 
+use postroom_core::address::Address;
 use postroom_core::contract::Contract;
 use postroom_core::id::{ContractId, MailboxId, StepKey};
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
 use postroom_core::step::Step;
+use postroom_core::suppression::Suppression;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +41,19 @@ pub fn switch_subject(scope: &Scope) -> String {
         Scope::Contract(id) => format!("pause/contract/{id}"),
         Scope::Outbox(id) => format!("pause/outbox/{id}"),
     }
+}
+
+/// `suppression/ACME/ana@client.example`.
+#[must_use]
+pub fn suppression_subject(contract: &ContractId, address: &Address) -> String {
+    format!("suppression/{contract}/{address}")
+}
+
+/// The changes of an entry of a suppression list.
+#[must_use]
+pub fn suppression_changes(old: Option<&Suppression>, new: Option<&Suppression>) -> Value {
+    let fields = |entry| fields(entry, &["contract", "address"]);
+    Value::Object(changes(old.map(fields), Some(new.map(fields).unwrap_or_default())))
 }
 
 /// The changes of a mailbox that is added, saved or removed, and whether its secret is touched.

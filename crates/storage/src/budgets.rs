@@ -1,13 +1,18 @@
 //! The port to what limits leave. The taking itself is part of a claim ([`crate::QueueWork::claim`]) and the giving back of its
 //! settlement, each in its one transaction, so that any number of processes share a budget without exceeding it.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use postroom_core::address::Address;
+use postroom_core::automatic::{self, Allowance};
 use postroom_core::budget::{Budget, Limit, Limits, Wait};
-use postroom_core::id::MailboxId;
+use postroom_core::id::{ContractId, MailboxId};
+use postroom_core::queue::Prepared;
 use postroom_core::time::Timestamp;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Whose budget it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +20,8 @@ use crate::error::Result;
 pub enum BudgetOwner {
     /// What an outbox may send.
     Outbox(MailboxId),
+    /// How much automatic mail of a contract a correspondent gets ([`postroom_core::automatic::ALLOWANCES`]).
+    Correspondent(ContractId, Address),
 }
 
 /// How far one limit is used.
@@ -50,6 +57,52 @@ pub struct BudgetView {
     pub limits: Vec<Used>,
     /// The limit that the next mail waits for, and until when; none while it need not wait.
     pub waits: Option<Wait>,
+}
+
+impl BudgetView {
+    /// That of a correspondent who got automatic mail at these times.
+    #[must_use]
+    pub fn of_correspondent(sent: &[Timestamp], now: Timestamp) -> Self {
+        let counted = |within: i64| {
+            let counted = sent.iter().filter(|at| at.as_millis() > now.as_millis() - within).count();
+            u64::try_from(counted).unwrap_or(u64::MAX)
+        };
+        let limits = automatic::ALLOWANCES.iter().map(|allowance| Used {
+            limit: limit_of(allowance),
+            most: allowance.most,
+            used: counted(allowance.within),
+        });
+        let spent = automatic::fits(sent, now).err();
+        let waits = spent.map(|spent| Wait { limit: limit_of(&spent.allowance), until: spent.again });
+        Self { limits: limits.collect(), waits }
+    }
+}
+
+fn limit_of(allowance: &Allowance) -> Limit {
+    if allowance.within == automatic::COUNTED { Limit::AutomaticPerDay } else { Limit::AutomaticPerHour }
+}
+
+/// The correspondents against whose budgets a mail counts, by account; none for a person's mail.
+pub(crate) fn accounts(mail: &Prepared) -> BTreeMap<String, &Address> {
+    let all = mail.recipients.iter().filter(|_| mail.automatic.is_some());
+    all.map(|one| (automatic::account(&mail.contract, &one.address), &one.address)).collect()
+}
+
+/// Refuses an automatic mail of which a correspondent had enough. `sent` tells when an account got such mail.
+pub(crate) fn check_correspondents<'a>(
+    mail: &Prepared,
+    now: Timestamp,
+    sent: impl Fn(&str) -> Option<&'a [Timestamp]>,
+) -> Result<()> {
+    for (account, address) in accounts(mail) {
+        if let Err(spent) = automatic::fits(sent(&account).unwrap_or_default(), now) {
+            let Allowance { most, word, .. } = spent.allowance;
+            let correspondent = address.to_string();
+            let kind = ErrorKind::Budget { correspondent, most, within: word, again: spent.again };
+            return Err(Error::new(kind, "submit a mail"));
+        }
+    }
+    Ok(())
 }
 
 /// What limits leave.

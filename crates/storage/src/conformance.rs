@@ -24,6 +24,7 @@ mod ledger;
 mod queue;
 mod registry;
 mod subject;
+mod suppressions;
 mod watches;
 
 pub use subject::{Case, Reopen, Subject, check};
@@ -152,6 +153,18 @@ macro_rules! conformance_tests {
             one_worker_tries_a_mailbox_that_failed
             a_probe_that_nobody_ends_is_over_in_time
         );
+        $crate::conformance_tests!(@$mode $with; suppressions:
+            what_came_back_is_bounced_and_told_once
+            what_did_not_come_back_or_was_not_taken_changes_no_state
+            what_was_in_doubt_and_came_back_is_bounced
+            a_report_on_a_mail_that_is_gone_is_not_found
+            a_bounce_stops_its_contracts_mail_until_it_expires
+            what_an_operator_said_no_bounce_changes
+            suppressed_addresses_are_listed_by_contract_in_pages
+            the_lists_survive_a_reopening
+            a_correspondent_gets_two_automatic_mails_an_hour_and_four_a_day
+            automatic_mails_at_once_share_one_budget
+        );
         $crate::conformance_tests!(@$mode $with; ledger:
             a_place_is_first_then_known_and_another_epoch_is_renumbered
             the_frontier_never_goes_back
@@ -181,6 +194,10 @@ macro_rules! conformance_tests {
             what_a_person_ignores_nobody_handles_until_it_is_replayed
             a_mail_is_completed_under_the_claim_that_handled_it
             an_ignored_mail_is_not_handled_and_can_be_replayed
+            received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever
+            the_key_of_a_pruned_mail_is_known_and_it_can_not_be_replayed
+            a_replayed_mail_is_kept_anew
+            a_pruning_of_the_ledger_takes_few_at_a_time
             mails_are_listed_by_state_and_mailbox_in_pages
             the_ledger_survives_a_reopening
         );

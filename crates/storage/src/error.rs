@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use postroom_core::failure::Failure;
 use postroom_core::id::QueueId;
+use postroom_core::time::Timestamp;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -38,6 +39,17 @@ pub enum ErrorKind {
         limit: &'static str,
         /// How much it allows.
         most: u64,
+    },
+    /// A correspondent had as much automatic mail as one gets ([`postroom_core::automatic::ALLOWANCES`]).
+    Budget {
+        /// Whose budget is spent.
+        correspondent: String,
+        /// How much it allows.
+        most: u32,
+        /// In which time: `hour`, `day`.
+        within: &'static str,
+        /// From then on the next one fits.
+        again: Timestamp,
     },
     /// The state of the row has no such way.
     NotPossible {
@@ -105,6 +117,7 @@ impl Error {
             | ErrorKind::InUse
             | ErrorKind::IdempotencyConflict { .. }
             | ErrorKind::LimitReached { .. }
+            | ErrorKind::Budget { .. }
             | ErrorKind::NotPossible { .. }
             | ErrorKind::StaleClaim
             | ErrorKind::ContentGone
@@ -132,6 +145,11 @@ impl fmt::Display for Error {
             ErrorKind::LimitReached { limit, most } => {
                 write!(f, "the contract's limit {limit}={most} is reached")
             }
+            ErrorKind::Budget { correspondent, most, within, again } => write!(
+                f,
+                "{correspondent} had {most} automatic mails within one {within}, which is what a correspondent gets; the \
+                 next one fits at {again}, and what a person writes is not counted"
+            ),
             ErrorKind::NotPossible { state } => write!(f, "not possible in the state {state}"),
             ErrorKind::StaleClaim => f.write_str(
                 "the claim is not the mail's any more: it ran out and another worker has the mail, or a person decided; roll back",

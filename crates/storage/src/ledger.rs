@@ -289,6 +289,16 @@ pub struct LedgerQuery {
     pub limit: Option<u32>,
 }
 
+/// What [`LedgerDesk::prune`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "counts of one pruning")]
+pub struct LedgerPruned {
+    /// Mails whose bytes were removed, and nothing else of them.
+    pub bodies: u64,
+    /// Mails of which only the key was left.
+    pub mails: u64,
+}
+
 /// What people do with the ledger.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -318,6 +328,19 @@ pub trait LedgerDesk: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::NotPossible`] in a state that has no such way, [`crate::ErrorKind::NotFound`].
     async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()>;
+
+    /// Removes what the contracts' retention no longer keeps, in one transaction: at most `limit` times the bytes of a mail, and all but
+    /// the key of as many mails. Nothing removed means that nothing was left. Mail without a contract is kept for the default days.
+    ///
+    /// 1. The days count from when the state became final. What is stored, in triage or in quarantine is never touched: somebody has
+    ///    to see it.
+    /// 2. What was handled or ignored loses its bytes after `raw` days; after `timelines` days its bytes, timeline, sender, subject,
+    ///    Message-ID and record.
+    /// 3. What is dead stays whole, so that it can be replayed, for `dead` days, and loses all of that then.
+    /// 4. The key, the hash, the size, the state and the contract stay: the server may still show the mail, and it is known then, also
+    ///    under a new UIDVALIDITY.
+    /// 5. A content that another row refers to stays.
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned>;
 }
 
 /// How long a worker holds what it claimed, unless it renews: the default lease.

@@ -1,7 +1,7 @@
 //! The ports of postroom to its rows, and their adapters.
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
-//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Bodies`];
+//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`], [`Suppressions`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Bodies`];
 //!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
@@ -65,6 +65,7 @@ mod queue;
 mod registry;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
+mod suppressions;
 pub mod transition;
 mod watches;
 
@@ -85,6 +86,7 @@ pub use sql::sqlite::{SqliteOptions, SqliteStore};
 /// The driver of the SQL stores, for hosts that put mail into the queue within their own transactions.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
+pub use suppressions::*;
 pub use watches::*;
 
 /// Everything that the engine needs of a store. One store is all of it.
@@ -102,6 +104,7 @@ pub trait Store:
     + QueueWork
     + QueueDesk
     + Budgets
+    + Suppressions
     + LedgerIntake
     + LedgerWork
     + LedgerDesk
@@ -123,6 +126,7 @@ impl<T> Store for T where
         + QueueWork
         + QueueDesk
         + Budgets
+        + Suppressions
         + LedgerIntake
         + LedgerWork
         + LedgerDesk

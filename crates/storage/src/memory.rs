@@ -10,6 +10,7 @@ mod registry;
 mod retention;
 mod rows;
 mod store;
+mod suppressions;
 mod watches;
 
 pub use store::MemoryStore;

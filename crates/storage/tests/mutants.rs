@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::contract::Contract;
 use postroom_core::id::{
     Actor, BodyId, ClaimId, ContractId, EventNumber, LedgerId, MailboxId, QueueId, Revision, StepKey,
@@ -17,6 +18,7 @@ use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::Mailbox;
 use postroom_core::queue::{Event, Prepared};
 use postroom_core::step::Step;
+use postroom_core::suppression::Suppression;
 use postroom_core::time::Timestamp;
 use postroom_storage::conformance::{Subject, cases, check};
 use postroom_storage::keyring::{Binding, Sealed};
@@ -36,6 +38,12 @@ enum Fault {
     AllProbe,
     /// What was not sent stays taken out of the budget.
     KeepsBudget,
+    /// Nobody counts automatic mail.
+    CountsNoAnswers,
+    /// A bounce changes what an operator said.
+    OverridesOperators,
+    /// An entry of the suppression list never ends.
+    SuppressesForEver,
     /// A mark does not look at the lease.
     MarksDeadClaims,
     /// A settlement goes by the row alone, whoever sends it.
@@ -58,6 +66,12 @@ enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// A UID counts without its UIDVALIDITY.
+    IgnoresEpoch,
+    /// Whoever says that he committed is believed.
+    BelievesCommits,
+    /// Retention counts a day too few.
+    PrunesEarly,
     /// A reader of events is not given those whose transaction ended late.
     SkipsEvents,
     /// Inboxes are taken whoever has them.
@@ -207,11 +221,34 @@ impl Clock for Mutant {
     }
 }
 
+through! { Suppressions:
+    fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
+    fn suppress(change: &Change, entry: &Suppression) -> ();
+    fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
+    ;
+    async fn report(&self, now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> Result<bool> {
+        for entry in reports.iter().filter_map(|report| report.suppression.as_ref()) {
+            if self.is(Fault::OverridesOperators) {
+                let change = Change::new(now, Actor::parse("bounce").expect("actor"));
+                self.inner.suppress(&change, entry).await?;
+            }
+        }
+        self.inner.report(now, id, reports).await
+    }
+
+    async fn suppressed(&self, now: Timestamp, contract: &ContractId, addresses: &[Address]) -> Result<Vec<Suppression>> {
+        let dawn = Timestamp::from_millis(0);
+        let now = if self.is(Fault::SuppressesForEver) { dawn } else { now };
+        self.inner.suppressed(now, contract, addresses).await
+    }
+}
+
 through! { QueueIntake:
     fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
     ;
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
         let mut mail = mail.clone();
+        mail.automatic = mail.automatic.filter(|_| !self.is(Fault::CountsNoAnswers));
         mail.idempotency = mail.idempotency.filter(|_| !self.is(Fault::ForgetsKeys));
         self.inner.enqueue(now, &mail, content).await
     }
@@ -291,12 +328,19 @@ through! { QueueDesk:
 }
 
 through! { LedgerIntake:
-    fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
     fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
     fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
     fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
     ;
+    async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
+        let mut place = place.clone();
+        if self.is(Fault::IgnoresEpoch) && place.epoch > 0 {
+            place.epoch = 7;
+        }
+        self.inner.unknown(&place, keys).await
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         match self.inner.contact(place).await? {
             Contact::Renumbered if self.is(Fault::FrontierOfOneEpoch) => Ok(Contact::Known { frontier: 0 }),
@@ -316,10 +360,13 @@ through! { LedgerIntake:
 through! { LedgerWork:
     fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;
     fn finish(now: Timestamp, result: &HandlerResult) -> bool;
-    fn completed(claim: &Committing) -> bool;
     fn renew(now: Timestamp, worker: WorkerId, until: Timestamp) -> u64;
     fn next_due(now: Timestamp) -> Option<Timestamp>;
     fn open_claims() -> u64;
+    ;
+    async fn completed(&self, claim: &Committing) -> Result<bool> {
+        if self.is(Fault::BelievesCommits) { Ok(true) } else { self.inner.completed(claim).await }
+    }
 }
 
 through! { LedgerDesk:
@@ -328,6 +375,12 @@ through! { LedgerDesk:
     fn replay(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
     fn route(now: Timestamp, actor: &Actor, id: LedgerId, contract: &ContractId) -> ();
     fn ignore(now: Timestamp, actor: &Actor, id: LedgerId) -> ();
+    ;
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned> {
+        let day = std::time::Duration::from_secs(24 * 60 * 60);
+        let now = if self.is(Fault::PrunesEarly) { now + day } else { now };
+        LedgerDesk::prune(&self.inner, now, limit).await
+    }
 }
 
 through! { Watches:
@@ -390,6 +443,13 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::ServesInOrder, "queue::a_contract_that_comes_later_waits_for_one_turn_of_each_other"),
         (Fault::AllProbe, "budgets::one_worker_tries_a_mailbox_that_failed"),
         (Fault::KeepsBudget, "budgets::what_was_not_sent_is_given_back"),
+        (
+            Fault::CountsNoAnswers,
+            "suppressions::a_correspondent_gets_two_automatic_mails_an_hour_and_four_a_day",
+        ),
+        (Fault::CountsNoAnswers, "suppressions::automatic_mails_at_once_share_one_budget"),
+        (Fault::OverridesOperators, "suppressions::what_an_operator_said_no_bounce_changes"),
+        (Fault::SuppressesForEver, "suppressions::a_bounce_stops_its_contracts_mail_until_it_expires"),
         (Fault::MarksDeadClaims, "queue::a_worker_that_wakes_after_its_lease_can_not_mark"),
         (Fault::SettlesWithoutFence, "queue::the_fence_of_a_settlement_is_the_claim_and_not_its_lease"),
         (Fault::SettlesWithoutFence, "queue::a_late_answer_settles_the_doubt_of_its_own_attempt"),
@@ -405,6 +465,9 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
+        (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
+        (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),
         (Fault::SkipsEvents, "events::the_timeline_of_a_mail_is_its_events"),
         (Fault::SkipsEvents, "events::a_reader_goes_on_behind_what_it_has_read"),
         (Fault::StealsInboxes, "watches::an_inbox_is_taken_by_one_watcher"),

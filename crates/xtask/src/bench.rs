@@ -1,6 +1,7 @@
 //! Benchmarks that need a server: it is started here, on loopback, and the benchmark itself is a bench target of the workspace.
 
 mod boxes;
+mod burden;
 mod fetch;
 mod relay;
 
@@ -32,9 +33,18 @@ pub(crate) struct Options {
     /// a client without TCP_NODELAY waits for each mail's last packet.
     #[arg(long)]
     mtu: Option<u16>,
-    /// How many mails go the whole way in each round of `deliver` (5,000 unless given), or lie in the box of `fetch` (20,000).
+    /// How many mails go the whole way in each round of `deliver`, `depth` and `poison` (5,000 unless given), or lie in the box of `fetch` (20,000).
     #[arg(long)]
     mails: Option<u32>,
+    /// How many mails wait in the deep queue of `depth`.
+    #[arg(long, default_value_t = 1_000_000)]
+    depth: u32,
+    /// How many outboxes there are in the broad queue of `depth`.
+    #[arg(long, default_value_t = 10_000)]
+    outboxes: u32,
+    /// The stores of `depth` and `poison`.
+    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres,mariadb")]
+    stores: Vec<String>,
     /// What `deliver` and `isolation` are asked beyond that, as their programs take it (`-- --help` shows it).
     #[arg(last = true)]
     rest: Vec<String>,
@@ -46,6 +56,10 @@ enum Benchmark {
     Send,
     /// The whole way, durably: from the first submission to the last settlement, on each store, beside Postfix as a local relay.
     Deliver,
+    /// Whether the way of a mail takes as long in a deep queue as in a shallow one, and with many outboxes as with few.
+    Depth,
+    /// How fast mail goes of which one in a hundred is poison.
+    Poison,
     /// How long mail of one outbox takes while another one hangs or holds a backlog.
     Isolation,
     /// Fetching a box of Dovecot's durably, beside mbsync to a synced maildir and async-imap, which keeps nothing; and POP3.
@@ -53,7 +67,7 @@ enum Benchmark {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
-    let needs_sink = matches!(options.what, Benchmark::Send | Benchmark::Deliver);
+    let needs_sink = !matches!(options.what, Benchmark::Isolation | Benchmark::Fetch);
     if needs_sink && !Path::new(SINK).exists() {
         println!("skipped: {SINK} is not there; it comes with the Debian package postfix");
         return Ok(ExitCode::SUCCESS);
@@ -61,8 +75,26 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
     match options.what {
         Benchmark::Send => send(options),
         Benchmark::Deliver => deliver(options),
+        Benchmark::Depth | Benchmark::Poison => burden(options),
         Benchmark::Isolation => isolation(options),
         Benchmark::Fetch => fetch::fetch(options.rounds, options.mails.unwrap_or(20_000)),
+    }
+}
+
+/// What a deep queue, many outboxes, and poison cost.
+fn burden(options: &Options) -> Outcome<ExitCode> {
+    let [address] = free_addresses()?;
+    let _sink = sink(address)?;
+    let course = burden::Course {
+        rounds: options.rounds,
+        mails: options.mails.unwrap_or(5000),
+        stores: &options.stores,
+        sink: address,
+        rest: &options.rest,
+    };
+    match options.what {
+        Benchmark::Poison => burden::poison(course),
+        _ => burden::depth(course, options.depth, options.outboxes),
     }
 }
 

@@ -51,7 +51,17 @@ pub(super) fn decode<'a>(
 
 /// UTF-8 as far as it is: for charsets that nobody knows. ASCII is in nearly all of them.
 pub(super) fn lossy(content: &[u8], limit: usize) -> Text {
-    Text { broken: true, ..read(content, UTF_8, limit) }
+    let mut text = String::with_capacity(content.len().min(limit));
+    for chunk in content.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push('\u{fffd}');
+        }
+        if text.len() > limit {
+            break;
+        }
+    }
+    Text { broken: true, ..cut(text, limit) }
 }
 
 fn read(content: &[u8], charset: &'static Encoding, limit: usize) -> Text {

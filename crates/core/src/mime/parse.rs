@@ -12,8 +12,10 @@ use mail_parser::{ContentType, HeaderValue};
 
 use super::charset::{self, Text};
 use super::file_name::FileNames;
-use super::scan::{self, Kind, Leaf};
+use super::scan::{self, Header, Kind, Leaf};
 use crate::address::{Address, NamedAddress};
+use crate::automatic::{self, Signs};
+use crate::mail::field::Fields;
 use crate::mail::{Attached, HeaderField, Mail, Problem};
 use crate::text::cut;
 use crate::time::Timestamp;
@@ -47,10 +49,6 @@ const KNOWN: &[&str] = &[
     "In-Reply-To",
     "References",
     "Date",
-    "Auto-Submitted",
-    "Precedence",
-    "List-Id",
-    "X-Auto-Response-Suppress",
 ];
 const KNOWN_OF_PARTS: &[&str] =
     &["Content-Type", "Content-Transfer-Encoding", "Content-Disposition", "Content-ID"];
@@ -66,16 +64,26 @@ pub fn parse(bytes: impl Into<Bytes>) -> Mail {
 }
 
 fn read(bytes: &Bytes) -> Mail {
-    let mut mail = Mail { header: bytes.slice_ref(scan::header(bytes)), ..Mail::default() };
+    let of_part = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
+    let of_mail = |field: &HeaderField<'_>| {
+        [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names))
+    };
+    let mut fields = Fields::new(bytes);
+    let (mut header, mut outermost) = (Header::default(), Header::default());
+    for field in fields.by_ref() {
+        header.take(field, of_mail);
+        outermost.take(field, of_part);
+    }
+    let body = bytes.len() - fields.left();
+    let mut mail = Mail { header: bytes.slice(..body), ..Mail::default() };
     guarded(&mut mail, |mail| {
-        let header = mail.header.clone();
-        let known = |field: &HeaderField<'_>| is_one_of(field, KNOWN) || is_one_of(field, DELIVERED);
-        let fields = scan::known_fields(&header, known, &mut |problem| mail.note(problem));
-        read_header(mail, &fields);
+        let known = header.into_known(&mut |problem| mail.note(problem));
+        read_header(mail, &known);
     });
     guarded(&mut mail, |mail| {
-        let known = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
-        let mut leaves = scan::leaves(bytes, known, kind, &mut |problem| mail.note(problem));
+        let note = &mut |problem| mail.note(problem);
+        let known = outermost.into_known(note);
+        let mut leaves = scan::leaves(bytes, known, body, of_part, kind, note);
         if mail.fields().next().is_none() {
             mail.note(Problem::NoHeader);
             leaves = vec![Leaf { fields: Vec::new(), body: bytes, alternative: None }];
@@ -101,13 +109,15 @@ fn is_one_of(field: &HeaderField<'_>, names: &[&str]) -> bool {
 fn read_header(mail: &mut Mail, fields: &[HeaderField<'_>]) {
     let mut budget = HEADER_LIMIT;
     let mut null_path = false;
+    let mut signs = Signs::default();
     for field in fields {
         if field.raw().len() > FIELD_LIMIT.min(budget) {
             mail.note(Problem::LongHeader);
         }
         let value = &field.raw()[..field.raw().len().min(FIELD_LIMIT).min(budget)];
         budget -= value.len();
-        match field.name().to_ascii_lowercase().as_str() {
+        let name = field.name().to_ascii_lowercase();
+        match name.as_str() {
             // A header has one of each (RFC 5322 section 3.6); of more, the first counts.
             "from" if mail.from.is_empty() => mail.from = listed(mail, value),
             "sender" if mail.sender.is_none() => mail.sender = listed(mail, value).into_iter().next(),
@@ -137,18 +147,6 @@ fn read_header(mail: &mut Mail, fields: &[HeaderField<'_>]) {
                 null_path = path.trim().is_empty();
                 mail.return_path = Address::parse(path).ok();
             }
-            "auto-submitted" => {
-                // RFC 3834 section 5: `no`, perhaps with parameters, is the one value that means a person.
-                let text = plain(value);
-                let word = text.split([';', '(', ' ']).next().unwrap_or_default();
-                mail.automatic |= !word.eq_ignore_ascii_case("no");
-            }
-            "precedence" => {
-                let word = plain(value).to_ascii_lowercase();
-                mail.automatic |= matches!(word.as_str(), "bulk" | "list" | "junk" | "auto_reply");
-            }
-            "list-id" => mail.automatic = true,
-            "x-auto-response-suppress" => mail.automatic |= !plain(value).eq_ignore_ascii_case("none"),
             _ if is_one_of(field, DELIVERED) => {
                 let more = listed(mail, value).into_iter().map(|named| named.address().clone());
                 for address in more {
@@ -157,10 +155,15 @@ fn read_header(mail: &mut Mail, fields: &[HeaderField<'_>]) {
                     }
                 }
             }
+            _ if is_one_of(field, automatic::FIELDS) => signs.field(&name, &plain(value)),
             _ => {}
         }
     }
-    mail.automatic |= null_path;
+    if null_path {
+        signs.null_path();
+    }
+    mail.from.iter().for_each(|from| signs.from(from.address()));
+    mail.automatic = signs.finish();
     if mail.from.is_empty() {
         mail.note(Problem::NoFrom);
     }

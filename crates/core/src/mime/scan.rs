@@ -16,34 +16,31 @@ const BOUNDARY_LIMIT: usize = 200;
 /// Known fields that are read.
 const KNOWN_LIMIT: usize = 500;
 
-/// The fields among a header's that `known` wants. Fields beyond [`FIELDS_LIMIT`] make a mail suspicious; known ones are
-/// read all the same.
-pub(super) fn known_fields<'a>(
-    header: &'a [u8],
-    known: impl Fn(&HeaderField<'a>) -> bool,
-    note: &mut impl FnMut(Problem),
-) -> Vec<HeaderField<'a>> {
-    let mut kept = Vec::new();
-    let mut count = 0;
-    for field in Fields::new(header) {
-        count += 1;
-        if known(&field) {
-            if kept.len() == KNOWN_LIMIT {
-                note(Problem::TooManyHeaders);
-                break;
-            }
-            kept.push(field);
-        }
-    }
-    if count > FIELDS_LIMIT {
-        note(Problem::TooManyHeaders);
-    }
-    kept
+/// Fields of a header, at most so many that a hostile one costs nothing, and how many there are in all.
+#[derive(Debug, Default)]
+pub(super) struct Header<'a> {
+    pub(super) known: Vec<HeaderField<'a>>,
+    count: usize,
 }
 
-/// The header with which `bytes` begin, its last blank line included.
-pub(super) fn header(bytes: &[u8]) -> &[u8] {
-    &bytes[..header_end(bytes, &Marks::default())]
+impl<'a> Header<'a> {
+    /// Counts a field, and keeps one that is wanted. Fields beyond [`FIELDS_LIMIT`] make a mail suspicious; known ones are
+    /// read all the same.
+    pub(super) fn take(&mut self, field: HeaderField<'a>, wanted: impl FnOnce(&HeaderField<'a>) -> bool) {
+        self.count += 1;
+        if self.known.len() <= KNOWN_LIMIT && wanted(&field) {
+            self.known.push(field);
+        }
+    }
+
+    /// The kept ones.
+    pub(super) fn into_known(mut self, note: &mut impl FnMut(Problem)) -> Vec<HeaderField<'a>> {
+        if self.count > FIELDS_LIMIT || self.known.len() > KNOWN_LIMIT {
+            note(Problem::TooManyHeaders);
+        }
+        self.known.truncate(KNOWN_LIMIT);
+        self.known
+    }
 }
 
 /// What the fields of a part say about its inside.
@@ -161,9 +158,11 @@ enum Inside<'a> {
     Nothing,
 }
 
-/// The leaves of a mail in their order.
+/// The leaves of a mail in their order. Its own header ends at `body` and has these fields.
 pub(super) fn leaves<'a>(
     bytes: &'a [u8],
+    mut fields: Vec<HeaderField<'a>>,
+    mut body: usize,
     known: impl Fn(&HeaderField<'a>) -> bool,
     kind: impl Fn(&[HeaderField<'a>]) -> Kind,
     note: &mut impl FnMut(Problem),
@@ -171,11 +170,7 @@ pub(super) fn leaves<'a>(
     let mut leaves = Vec::new();
     let mut marks = Marks::default();
     let (mut alternatives, mut parts) = (0, 0);
-    // Where the next part begins; the mail itself is the first.
-    let mut start = 0;
     loop {
-        let body = start + header_end(&bytes[start..], &marks);
-        let fields = known_fields(&bytes[start..body], &known, note);
         let mut alternative = marks.open.last().and_then(|mark| mark.alternative);
         let mut inside = match kind(&fields) {
             Kind::Multipart { .. } if marks.open.len() == DEPTH_LIMIT => {
@@ -233,11 +228,14 @@ pub(super) fn leaves<'a>(
             return leaves;
         }
         parts += 1;
-        start = from;
+        body = from + header_end(&bytes[from..], &marks);
+        let mut header = Header::default();
+        Fields::new(&bytes[from..body]).for_each(|field| header.take(field, &known));
+        fields = header.into_known(note);
     }
 }
 
-/// The end of the header with which `bytes` begin: behind its blank line, or at a line of a boundary.
+/// The end of the header of a part with which `bytes` begin: behind its blank line, or at a line of a boundary.
 fn header_end(bytes: &[u8], marks: &Marks) -> usize {
     let mut at = 0;
     while at < bytes.len() {

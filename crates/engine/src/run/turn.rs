@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use postroom_core::governor::may_open;
 use postroom_core::id::{MailboxId, WorkerId};
-use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_core::time::Timestamp;
-use postroom_storage::{HealthBook, LedgerWork, MailboxQuery, Mailboxes, QueueWork};
+use postroom_storage::{HealthBook, LedgerWork, Mailboxes, QueueWork};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use crate::dispatch::dispatch;
 use crate::error::Result;
-use crate::fetch::{Round, fetch};
 use crate::handle::handle;
 use crate::lanes::Signs;
-use crate::maintain::maintain;
+use crate::maintain::{maintain, maintain_ledger};
 use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
 use crate::worker::{Noun, Worker};
 
+use super::roster;
 use super::work::Work;
+use crate::watch::Until;
 
 /// How many outboxes with due mail are looked at in one turn, and how many mails are handed over at once.
 const TURN: u32 = 64;
@@ -40,8 +40,8 @@ const SLICE: Duration = Duration::from_secs(5);
 enum Task {
     /// One connection of an outbox.
     Lane(MailboxId, Arc<Signs>),
-    /// One round over an inbox.
-    Round(MailboxId),
+    /// The readers of all inboxes.
+    Roster,
     /// One call of the handler.
     Call,
     /// Sent copies for a companion.
@@ -65,7 +65,8 @@ impl Task {
 /// What a task leaves behind.
 pub(super) enum Done {
     Nothing,
-    Round(Round),
+    /// The readers ended; how, is news where the host waits for an end.
+    Roster(Result<()>),
 }
 
 /// Has lanes end when their mail is finished, for so many outboxes that have none: first of the outboxes that have most, then the
@@ -92,26 +93,22 @@ pub(super) struct Turn {
     work: Work,
     pub(super) tasks: JoinSet<Done>,
     running: HashMap<Id, Task>,
-    /// When each inbox is read next; none for not again.
-    rounds: HashMap<MailboxId, Option<Instant>>,
     /// How many connections busy outboxes register, and when that was read.
     registered: HashMap<MailboxId, (Instant, u32)>,
-    /// The active inboxes, and when they were looked up.
-    inboxes: Option<(Instant, Vec<Mailbox>)>,
+    /// How the readers of all inboxes ended, if they have.
+    read: Option<Result<()>>,
     proofs: Proofs,
 }
 
 impl Turn {
     pub(super) fn new(worker: Arc<Worker>, work: Work) -> Self {
-        let (running, rounds) = (HashMap::new(), HashMap::new());
         Self {
             worker,
             work,
             tasks: JoinSet::new(),
-            running,
-            rounds,
+            running: HashMap::new(),
             registered: HashMap::new(),
-            inboxes: None,
+            read: None,
             proofs: Proofs::default(),
         }
     }
@@ -138,6 +135,13 @@ impl Turn {
                 Done::Nothing
             });
         }
+        if self.work.receive {
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                maintain_ledger(&worker).await;
+                Done::Nothing
+            });
+        }
     }
 
     /// The lanes of each outbox that has some.
@@ -161,14 +165,11 @@ impl Turn {
             }
         };
         let task = self.running.remove(&id);
-        if let (Some(Task::Round(inbox)), Done::Round(round)) = (task, done) {
-            let poll = self.worker.postroom.ports.options.poll;
-            let next = match (round.more, self.work.until_idle) {
-                (true, _) => Some(Instant::now()),
-                (false, false) => Some(Instant::now() + poll),
-                (false, true) => None,
-            };
-            self.rounds.insert(inbox, next);
+        match (task, done) {
+            (Some(Task::Roster), Done::Roster(read)) => self.read = Some(read),
+            // It panicked: it is begun anew.
+            (Some(Task::Roster), Done::Nothing) => self.read = None,
+            _ => {}
         }
     }
 
@@ -184,7 +185,7 @@ impl Turn {
             begun += self.begin_proofs().await?;
         }
         if self.work.receive {
-            begun += self.begin_rounds().await?;
+            begun += self.begin_reading()?;
             begun += self.begin_calls().await?;
         }
         let busy = self.running.values().any(|task| !matches!(task, Task::Upkeep));
@@ -302,59 +303,21 @@ impl Turn {
         Ok(book.probe(now, outbox, name, now + PROBE).await?)
     }
 
-    /// One round for each inbox whose time has come.
-    async fn begin_rounds(&mut self) -> Result<usize> {
-        if self.worker.postroom.ports.incoming.is_none() {
+    /// The readers of all inboxes, in one task that has theirs. Where the run ends by itself they read once, else again and again.
+    fn begin_reading(&mut self) -> Result<usize> {
+        if self.work.until_idle
+            && let Some(read) = &mut self.read
+        {
+            return std::mem::replace(read, Ok(())).map(|()| 0);
+        }
+        let is_reading = self.running.values().any(|task| matches!(task, Task::Roster));
+        if is_reading || self.worker.postroom.ports.incoming.is_none() {
             return Ok(0);
         }
-        let inboxes = self.active_inboxes().await?;
-        self.rounds.retain(|id, _| inboxes.iter().any(|inbox| inbox.id == *id));
-        let mut reading: Vec<MailboxId> = Vec::new();
-        reading.extend(self.running.values().filter_map(|task| match task {
-            Task::Round(id) => Some(*id),
-            _ => None,
-        }));
-        let mut begun = 0;
-        for inbox in inboxes {
-            let due =
-                self.rounds.get(&inbox.id).is_none_or(|next| next.is_some_and(|next| next <= Instant::now()));
-            if !due
-                || reading.contains(&inbox.id)
-                || reading.len() >= self.worker.postroom.ports.options.connections
-            {
-                continue;
-            }
-            if !self.may_try(&inbox).await? {
-                continue;
-            }
-            reading.push(inbox.id);
-            let worker = Arc::clone(&self.worker);
-            self.spawn(Task::Round(inbox.id), async move { Done::Round(fetch(worker, inbox).await) });
-            begun += 1;
-        }
-        Ok(begun)
-    }
-
-    /// The active inboxes, looked up again when the last look is too long ago.
-    async fn active_inboxes(&mut self) -> Result<Vec<Mailbox>> {
-        let look = self.worker.postroom.ports.options.look;
-        if let Some((at, inboxes)) = &self.inboxes
-            && at.elapsed() < look
-        {
-            return Ok(inboxes.clone());
-        }
-        let active =
-            MailboxQuery { kind: Some(Kind::Inbox), status: Some(Status::Active), ..MailboxQuery::default() };
-        let inboxes = self.store().search(&active).await?;
-        self.inboxes = Some((Instant::now(), inboxes.clone()));
-        Ok(inboxes)
-    }
-
-    async fn may_try(&self, mailbox: &Mailbox) -> Result<bool> {
-        let book: &dyn HealthBook = self.store();
-        let health = book.health(mailbox.id).await?;
-        let now = self.worker.postroom.now();
-        Ok(!health.suspended && health.next_attempt.is_none_or(|next| next <= now))
+        let until = if self.work.until_idle { Until::Read } else { Until::Ended };
+        let worker = Arc::clone(&self.worker);
+        self.spawn(Task::Roster, async move { Done::Roster(roster::keep(worker, until).await) });
+        Ok(1)
     }
 
     /// One call of the handler for each mailbox that has a due mail.
@@ -383,7 +346,7 @@ impl Turn {
         Ok(begun)
     }
 
-    /// How long to sleep when nothing happens: until a row or a round is due, and not longer than the look for mail that
+    /// How long to sleep when nothing happens: until a row is due, and not longer than the look for mail that
     /// other processes submit.
     pub(super) async fn nap(&self) -> Duration {
         let look = self.worker.postroom.ports.options.look;
@@ -394,15 +357,8 @@ impl Turn {
             due = Some(due.map_or(next, |due| due.min(next)));
         }
         let row = due.map_or(look, |due| due.since(now));
-        let reading =
-            |id: &MailboxId| self.running.values().any(|task| matches!(task, Task::Round(of) if of == id));
-        let waiting = self.rounds.iter().filter(|(id, _)| !reading(id)).filter_map(|(_, next)| *next);
-        let round = waiting
-            .map(|next| next.saturating_duration_since(Instant::now()))
-            .filter(|wait| !wait.is_zero())
-            .min();
         let rest = self.worker.store_rests().unwrap_or_default();
-        row.min(round.unwrap_or(look)).min(look).max(Duration::from_millis(5)).max(rest)
+        row.min(look).max(Duration::from_millis(5)).max(rest)
     }
 
     /// Lets the tasks finish what they have in hand, for so long at most.

@@ -2,9 +2,12 @@
 //! be told without a network. Real servers and the SQL stores are elsewhere.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod automatic;
 mod fixture;
 mod governing;
+mod hostile;
 mod operating;
 mod receiving;
 mod registry;
 mod sending;
+mod watching;

@@ -188,6 +188,7 @@ pub(super) async fn prepared_for(
         not_before: None,
         expires_at: at(5 * 24 * 3600),
         on_doubt: OnDoubt::Hold,
+        automatic: None,
         idempotency: None,
     }
 }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use postroom_core::contract::Contract;
 use postroom_core::id::{BodyId, ClaimId, LedgerId, MailboxId};
 use postroom_core::ledger::{Event, Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 
-use super::fixture::{actor, add, at, contract_id, inbox, kind, ledger_id, place, received, worker};
+use super::fixture::{
+    actor, add, at, contract_id, inbox, kind, ledger_id, place, received, save_contract, worker,
+};
 use super::subject::Subject;
 use crate::Store;
 use crate::bodies::{BodyRef, PIECE};
@@ -611,4 +614,129 @@ pub(super) async fn the_ledger_survives_a_reopening(subject: Subject) {
     let later = at(1) + Duration::from_secs(1);
     let next = LedgerWork::claim(&*store, later, 1, worker(1), at(60)).await.expect("claim");
     assert_eq!(next[0].item.id, ledger_id(2));
+}
+
+const DAY: i64 = 24 * 3600;
+
+/// Mails 1 to 7: handled, ignored and dead of a contract that keeps bytes for 3 days, timelines for 40, dead letters for 60; stored,
+/// in triage and in quarantine; and one handled without a contract.
+async fn finished(store: &Arc<dyn Store>, place: &Place) {
+    let mut acme = Contract::new(contract_id("ACME"));
+    (acme.retention.raw, acme.retention.timelines, acme.retention.dead) = (3, 40, 60);
+    save_contract(store, &acme).await;
+    for number in 1..=7 {
+        let mut mail = received(number, place, number, &format!("bytes {number}"));
+        match number {
+            2 => mail.state = State::Ignored,
+            5 => (mail.state, mail.contract) = (State::Triage, None),
+            6 => mail.state = State::Quarantined,
+            7 => (mail.state, mail.contract) = (State::Ignored, None),
+            _ => {}
+        }
+        keep(store, &mail).await;
+        let event = match number {
+            1 => Event::Handle,
+            3 => Event::Die,
+            _ => continue,
+        };
+        let claimed = claim_one(store, 0).await;
+        assert!(finish(store, 0, &result(&claimed, event, 0)).await);
+    }
+}
+
+/// Which of the mails 1 to 7 are there: whole, without their bytes, or with nothing but their key.
+async fn left(store: &Arc<dyn Store>) -> String {
+    let mut left = String::new();
+    for number in 1..=7 {
+        let shown = show(store, ledger_id(number)).await;
+        let item = &shown.item;
+        let is_bare = shown.timeline.is_empty();
+        let is_empty = item.sender.is_empty() && item.subject.is_empty() && item.message_id.is_none();
+        assert_eq!(is_bare, is_empty, "mail {number} is whole or has nothing but its key: {shown:?}");
+        left.push(match shown.body {
+            Some(body) => {
+                assert!(!is_bare && store.piece(body, 0).await.expect("piece").is_some());
+                'w'
+            }
+            None if is_bare => '-',
+            None => 'r',
+        });
+    }
+    left
+}
+
+async fn prune(store: &Arc<dyn Store>, seconds: i64) -> (u64, u64) {
+    let pruned = LedgerDesk::prune(&**store, at(seconds), 100).await.expect("prune");
+    (pruned.bodies, pruned.mails)
+}
+
+pub(super) async fn received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    finished(&store, &place).await;
+    for (days, pruned, then) in [
+        (3, (2, 0), "rrwwwww"),
+        (40, (0, 2), "--wwwww"),
+        (60, (0, 1), "---wwww"),
+        // Without a contract it is kept for the default of 90 and 365 days.
+        (90, (1, 0), "---wwwr"),
+        (365, (0, 1), "---www-"),
+    ] {
+        let before = left(&store).await;
+        assert_eq!((prune(&store, days * DAY - 1).await, left(&store).await), ((0, 0), before), "day {days}");
+        assert_eq!(
+            (prune(&store, days * DAY).await, left(&store).await),
+            (pruned, then.into()),
+            "day {days}"
+        );
+    }
+    assert_eq!(
+        prune(&store, 99_999 * DAY).await,
+        (0, 0),
+        "what waits for a handler or a person is left alone"
+    );
+}
+
+pub(super) async fn the_key_of_a_pruned_mail_is_known_and_it_can_not_be_replayed(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    finished(&store, &seven).await;
+    prune(&store, 3 * DAY).await;
+    let refused = kind(store.replay(at(3 * DAY), &actor(), ledger_id(1)).await);
+    assert_eq!(refused, ErrorKind::ContentGone, "its bytes are gone");
+    prune(&store, 9999 * DAY).await;
+    assert_eq!(kind(store.replay(at(0), &actor(), ledger_id(3)).await), ErrorKind::ContentGone);
+    assert_eq!(store.unknown(&seven, &uids(1..=8)).await.expect("unknown"), uids([8]));
+    let eight = place(seven.mailbox, 8);
+    let again = received(11, &eight, 51, "bytes 1");
+    assert_eq!(store.store(at(9), &again).await.expect("store"), Stored::Recognised(ledger_id(1)));
+}
+
+pub(super) async fn a_replayed_mail_is_kept_anew(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    finished(&store, &place).await;
+    store.replay(at(0), &actor(), ledger_id(3)).await.expect("replay");
+    assert_eq!(prune(&store, 3 * DAY).await, (2, 0));
+    assert_eq!(prune(&store, 999 * DAY).await, (0, 3), "the replayed one waits");
+    let claimed = claim_one(&store, 1000 * DAY).await;
+    assert_eq!(claimed.item.id, ledger_id(3));
+    assert!(finish(&store, 1000 * DAY, &result(&claimed, Event::Handle, 0)).await);
+    assert_eq!(prune(&store, 1003 * DAY - 1).await, (0, 0), "the days count from its second end");
+    assert_eq!(prune(&store, 1003 * DAY).await, (1, 0));
+}
+
+pub(super) async fn a_pruning_of_the_ledger_takes_few_at_a_time(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    for number in 1..=5 {
+        let mut mail = received(number, &place, number, &format!("bytes {number}"));
+        (mail.state, mail.contract) = (State::Ignored, (number > 2).then(|| contract_id("ACME")));
+        keep(&store, &mail).await;
+    }
+    let mut bodies = Vec::new();
+    loop {
+        let pruned = LedgerDesk::prune(&*store, at(90 * DAY), 2).await.expect("prune");
+        if pruned.bodies == 0 {
+            break;
+        }
+        bodies.push(pruned.bodies);
+    }
+    assert_eq!(bodies, [2, 2, 1]);
 }

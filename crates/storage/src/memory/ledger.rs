@@ -12,7 +12,7 @@ use super::store::MemoryStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
-    LedgerQuery, LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
+    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
@@ -73,6 +73,7 @@ impl Rows {
             sha256,
             settle_at: mail.settle_at,
             settled: None,
+            is_bare: false,
             timeline: Vec::new(),
             told: 0,
         };
@@ -321,5 +322,9 @@ impl LedgerDesk for MemoryStore {
 
     async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
         self.rows().desk(id, "ignore a received mail", |row| row.ignore(now, actor))
+    }
+
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned> {
+        Ok(self.rows().prune_received(now, limit))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::automatic;
 use postroom_core::budget::{Limits, Wait};
 use postroom_core::id::{BodyId, MailboxId, QueueId, WorkerId};
 use postroom_core::queue::Prepared;
@@ -12,7 +13,7 @@ use postroom_core::time::Timestamp;
 
 use super::rows::{Line, QueuedMail, Rows, count, page};
 use super::store::MemoryStore;
-use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used};
+use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used, accounts, check_correspondents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
     ClaimMark, Claimed, Enqueued, QueueIntake, QueueItem, QueueWork, SentMail, Settled, Settlement, Sweep,
@@ -192,6 +193,10 @@ impl QueueIntake for MemoryStore {
             return Err(Error::new(ErrorKind::StaleDecision, STAGE));
         }
         rows.check_limits(now, mail)?;
+        check_correspondents(mail, now, |account| rows.answers.get(account).map(Vec::as_slice))?;
+        for account in accounts(mail).into_keys() {
+            rows.answers.entry(account).or_default().push(now);
+        }
         let (row, entry) = QueueRow::enqueue(now, mail);
         let body = BodyId::from_uuid(mail.id.uuid());
         let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
@@ -370,8 +375,14 @@ impl QueueWork for MemoryStore {
 #[async_trait]
 impl Budgets for MemoryStore {
     async fn budget(&self, now: Timestamp, owner: &BudgetOwner) -> Result<BudgetView> {
-        let BudgetOwner::Outbox(outbox) = owner;
         let rows = self.rows();
+        let outbox = match owner {
+            BudgetOwner::Outbox(outbox) => outbox,
+            BudgetOwner::Correspondent(contract, address) => {
+                let sent = rows.answers.get(&automatic::account(contract, address));
+                return Ok(BudgetView::of_correspondent(sent.map_or(&[], Vec::as_slice), now));
+            }
+        };
         let budget = rows.budgets.get(outbox).map(|(budget, _)| budget.clone()).unwrap_or_default();
         Ok(BudgetView {
             limits: Used::all(rows.limits(*outbox), &budget, now),

@@ -22,7 +22,7 @@ use crate::transition::registry::{
 };
 
 impl Rows {
-    fn write_audit(&mut self, change: &Change, subject: String, action: &str, changes: Value) {
+    pub(super) fn write_audit(&mut self, change: &Change, subject: String, action: &str, changes: Value) {
         let number = i64::try_from(self.audit.len()).unwrap_or(i64::MAX).saturating_add(1);
         self.audit.push(AuditEntry {
             number: EventNumber::new(number),

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use postroom_core::contract::Retention;
-use postroom_core::id::QueueId;
+use postroom_core::id::{LedgerId, QueueId};
+use postroom_core::ledger::State as Received;
 use postroom_core::queue::State;
 use postroom_core::time::Timestamp;
 
-use super::rows::{QueuedMail, Rows, Told, count, page};
+use super::rows::{QueuedMail, Rows, StoredMail, Told, count, page};
+use crate::ledger::LedgerPruned;
 use crate::queue::{KEYS_KEPT, Pruned};
 
 fn days(days: u32) -> Duration {
@@ -60,5 +62,48 @@ impl Rows {
         let events = &events[..events.len().min(limit)];
         events.iter().for_each(|number| drop(self.events.remove(number)));
         Pruned { bodies: count(contents.iter()), mails: count(mails.iter()), events: count(events.iter()) }
+    }
+
+    /// The finished received mails that `kept` no longer keeps, at most so many.
+    fn received_over(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        kept: impl Fn(&StoredMail, Retention) -> Option<u32>,
+    ) -> Vec<LedgerId> {
+        let is_over = |one: &&StoredMail| {
+            let contract = one.row.contract.as_ref().and_then(|contract| self.contracts.get(contract));
+            let retention = contract.map(|contract| contract.retention).unwrap_or_default();
+            let ends = one.row.finished_at.zip(kept(one, retention)).map(|(at, kept)| at + days(kept));
+            ends.is_some_and(|at| at <= now)
+        };
+        self.ledger.values().filter(is_over).take(limit).map(|one| one.item.id).collect()
+    }
+
+    pub(super) fn prune_received(&mut self, now: Timestamp, limit: u32) -> LedgerPruned {
+        let limit = page(Some(limit));
+        let is_dead = |one: &StoredMail| one.row.state == Received::Dead;
+        let mails = self.received_over(now, limit, |one, kept| {
+            (!one.is_bare).then_some(if is_dead(one) { kept.dead } else { kept.timelines })
+        });
+        for id in &mails {
+            let Some(one) = self.ledger.get_mut(id) else { continue };
+            one.is_bare = true;
+            one.timeline.clear();
+            one.told = 0;
+            let item = &mut one.item;
+            (item.sender, item.subject) = (String::new(), String::new());
+            (item.message_id, item.record) = (None, None);
+            one.row.body.take().and_then(|body| self.bodies.remove(&body));
+            self.events.retain(|_, told| !matches!(told, Told::Ledger(mail, _) if mail == id));
+        }
+        let contents = self.received_over(now, limit, |one, kept| {
+            (one.row.body.is_some() && !is_dead(one)).then_some(kept.raw)
+        });
+        for id in &contents {
+            let body = self.ledger.get_mut(id).and_then(|one| one.row.body.take());
+            body.and_then(|body| self.bodies.remove(&body));
+        }
+        LedgerPruned { bodies: count(contents.iter()), mails: count(mails.iter()) }
     }
 }

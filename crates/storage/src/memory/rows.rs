@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::budget::{Budget, Wait};
 use postroom_core::contract::Contract;
 use postroom_core::id::{
@@ -13,6 +14,7 @@ use postroom_core::mailbox::Mailbox;
 use postroom_core::message::Priority;
 use postroom_core::queue::Prepared;
 use postroom_core::step::Step;
+use postroom_core::suppression::Suppression;
 use postroom_core::time::Timestamp;
 
 use crate::bodies::PIECE;
@@ -46,6 +48,9 @@ pub(super) struct Rows {
     pub(super) turns: u64,
     /// What outboxes took of their limits, and until when they wait.
     pub(super) budgets: BTreeMap<MailboxId, (Budget, Option<Wait>)>,
+    /// When correspondents got automatic mail, by account.
+    pub(super) answers: BTreeMap<String, Vec<Timestamp>>,
+    pub(super) suppressions: BTreeMap<(ContractId, Address), Suppression>,
     /// The worker that tries a mailbox which failed.
     pub(super) probers: BTreeMap<MailboxId, WorkerId>,
     pub(super) watching: WatchRows,
@@ -113,6 +118,8 @@ pub(super) struct StoredMail {
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) settle_at: Option<Timestamp>,
     pub(super) settled: Option<Timestamp>,
+    /// Whether all but its key was removed.
+    pub(super) is_bare: bool,
     pub(super) timeline: Vec<LedgerEntry>,
     /// How much of the timeline is in the sequence of events.
     pub(super) told: usize,

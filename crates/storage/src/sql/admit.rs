@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use postroom_core::id::{ContractId, IdempotencyKey, QueueId};
 use postroom_core::message::Fingerprint;
 use postroom_core::queue::Prepared;
+use postroom_core::time::Timestamp;
 
+use crate::budgets::{accounts, check_correspondents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Enqueued;
 use crate::transition::registry::Stored;
@@ -30,18 +32,34 @@ pub(super) struct Counts {
     pub(super) queued: BTreeMap<ContractId, u64>,
     /// Mails that were submitted on this day.
     pub(super) today: BTreeMap<ContractId, u64>,
+    pub(super) answers: Answers,
+}
+
+/// When correspondents got automatic mail, by account.
+pub(super) type Answers = BTreeMap<String, Vec<Timestamp>>;
+
+/// A correspondent's account, and a mail that counts against it.
+pub(super) type Counted = (String, QueueId);
+
+/// What these mails count against.
+pub(super) fn counted<'a>(mails: impl IntoIterator<Item = &'a Prepared>) -> Vec<Counted> {
+    let of =
+        |mail: &Prepared| accounts(mail).into_keys().map(|account| (account, mail.id)).collect::<Vec<_>>();
+    mails.into_iter().flat_map(of).collect()
 }
 
 /// Decides on each mail, in order; each counts for those behind it.
 pub(super) fn admit<'a>(
     mails: impl IntoIterator<Item = (&'a Prepared, Around)>,
     counts: Counts,
+    now: Timestamp,
 ) -> Vec<Result<Enqueued>> {
-    let mut admission = Admission { counts, ids: BTreeSet::new(), keys: BTreeMap::new() };
+    let mut admission = Admission { now, counts, ids: BTreeSet::new(), keys: BTreeMap::new() };
     mails.into_iter().map(|(mail, around)| admission.decide(mail, &around)).collect()
 }
 
 struct Admission<'a> {
+    now: Timestamp,
     counts: Counts,
     /// What was admitted.
     ids: BTreeSet<QueueId>,
@@ -79,6 +97,12 @@ impl<'a> Admission<'a> {
                 return Err(Error::new(ErrorKind::LimitReached { limit, most }, STAGE));
             }
         }
+        check_correspondents(mail, self.now, |account| self.counts.answers.get(account).map(Vec::as_slice))?;
+        for account in accounts(mail).into_keys() {
+            self.counts.answers.entry(account).or_default().push(self.now);
+        }
+        let queued = self.counts.queued.entry(mail.contract.clone()).or_default();
+        let today = self.counts.today.entry(mail.contract.clone()).or_default();
         *queued += 1;
         *today += 1;
         self.ids.insert(mail.id);

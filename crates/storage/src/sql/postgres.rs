@@ -6,6 +6,7 @@ mod audit;
 mod bodies;
 mod budgets;
 mod connection;
+mod correspondents;
 mod events;
 mod failed;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod plans;
 mod queue;
 mod schema;
 mod store;
+mod suppressions;
 mod switches;
 mod watches;
 

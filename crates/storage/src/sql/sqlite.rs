@@ -5,6 +5,7 @@ mod audit;
 mod bodies;
 mod budgets;
 mod connection;
+mod correspondents;
 mod events;
 mod failed;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod plans;
 mod queue;
 mod schema;
 mod store;
+mod suppressions;
 mod switches;
 mod watches;
 

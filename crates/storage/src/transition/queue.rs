@@ -11,6 +11,7 @@ use postroom_core::time::Timestamp;
 use super::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Attempt, RecipientResult, Settled, Settlement, Sweep, TimelineEntry};
+use crate::suppressions::{Outcome, RecipientReport};
 
 /// What the timeline says of a doubt whose attempt told nothing: which recipients the server took is not known.
 pub const UNREPORTED: &str = "the lease ran out after the mark";
@@ -354,6 +355,34 @@ impl QueueRow {
 }
 
 impl QueueRow {
+    /// Tells what a report says of a recipient. Gives whether its state changed: what was accepted and came back is bounced, and so is
+    /// what was in doubt, since whoever sends it back has had it.
+    pub fn report(&mut self, now: Timestamp, report: &RecipientReport, log: &mut Vec<TimelineEntry>) -> bool {
+        let place = report.recipient;
+        let index = usize::try_from(place).unwrap_or(usize::MAX);
+        let Some(one) = self.recipients.get_mut(index) else { return false };
+        let told = |what: &str, state| TimelineEntry {
+            detail: report.detail.clone(),
+            ..entry(now, Some(place), what, state)
+        };
+        let taken = if one.state == State::InDoubt { one.state.on(Event::Accept) } else { Some(one.state) };
+        let bounced =
+            taken.filter(|_| report.outcome == Outcome::Bounced).and_then(|state| state.on(Event::Bounce));
+        let Some(state) = bounced else {
+            // The same report once more says nothing new.
+            if one.state != State::Bounced {
+                log.push(told("report", None));
+            }
+            return false;
+        };
+        if one.state == State::InDoubt {
+            log.push(told(Event::Accept.word(), taken));
+        }
+        *one = RecipientRow { state, doubted_by: None };
+        log.push(told(Event::Bounce.word(), Some(state)));
+        true
+    }
+
     /// Tells that another outbox sends it. No state changes: what the new outbox takes over is what no server had.
     ///
     /// # Errors

@@ -180,6 +180,11 @@ impl Conversation {
         self.capabilities.clear();
     }
 
+    /// Forgets all but these: a session that idles keeps what it will ask for.
+    pub(super) fn keep_capabilities(&mut self, asked_for: &[&str]) {
+        self.capabilities.retain(|one| asked_for.contains(&one.as_str()));
+    }
+
     pub(super) fn learn_capabilities(&mut self, words: &[u8]) {
         let words = words.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
         self.capabilities = words

@@ -47,7 +47,18 @@ pub(super) async fn establish(
     let method =
         sign_in(&mut talk, credentials).await.map_err(|error| without_secrets(error, credentials))?;
     report.pass(Stage::SignIn, format!("as {} by {method}", credentials.user()));
+    if talk.offers("ID") {
+        identify(&mut talk).await?;
+    }
+    talk.keep_capabilities(&["IDLE", "MOVE", "UIDPLUS"]);
     Ok(talk)
+}
+
+/// Says who we are (RFC 2971). Some providers open no folder to a program that did not ("Unsafe Login" of NetEase: 163.com,
+/// 126.com). What they think of it decides nothing.
+async fn identify(talk: &mut Conversation) -> Result<()> {
+    let command = concat!("ID (\"name\" \"postroom\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")");
+    talk.command(command, &mut |_| Ok(())).await.map(drop)
 }
 
 /// Hears the greeting.

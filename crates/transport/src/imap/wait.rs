@@ -29,6 +29,7 @@ pub(super) async fn change(talk: &mut Conversation, at_most: Duration) -> Result
     if !talk.pushes || !talk.offers("IDLE") {
         return Ok(Hint::Poll);
     }
+    talk.stream.expect_little();
     let deadline = Instant::now() + at_most.min(LONGEST);
     let tag = talk.send("IDLE").await?;
     if talk.continuation(&tag).await?.is_some() {

@@ -1,6 +1,8 @@
 //! From the greeting to the signed-in state: STLS (RFC 2595), CAPA (RFC 2449), AUTH (RFC 5034) or USER and PASS. What was
 //! said before TLS is forgotten, and nothing of the credentials is sent before it.
 
+use std::time::Duration;
+
 use postroom_core::credentials::Credentials;
 use postroom_core::endpoint::Tls;
 use postroom_core::secret::ExposeSecret;
@@ -17,6 +19,9 @@ use crate::wire::tls::Trust;
 
 /// The most capabilities of a server.
 const CAPABILITIES_LIMIT: usize = 256;
+
+/// The longest time that a server can keep us away.
+const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the server offers, in upper case; none when it does not know CAPA.
 type Capabilities = Option<Vec<String>>;
@@ -57,12 +62,17 @@ pub(super) async fn establish(
     sasl::permit(route, talk.stream.is_encrypted())?;
     talk.enter(Stage::SignIn, timeouts.command);
     let method = sign_in(&mut talk, credentials, &capabilities).await;
-    let method =
-        method.map_err(|error| match error.reply().map(|reply| sasl::redacted(reply, credentials)) {
-            // A server may repeat what it refuses.
+    let method = method.map_err(|error| {
+        // A server may repeat what it refuses.
+        let error = match error.reply().map(|reply| sasl::redacted(reply, credentials)) {
             Some(reply) => error.with_reply(&reply),
             None => error,
-        })?;
+        };
+        match login_delay(&capabilities).filter(|_| error.kind() == ErrorKind::Throttled) {
+            Some(delay) => error.with_retry_after(delay),
+            None => error,
+        }
+    })?;
     report.pass(Stage::SignIn, format!("as {} by {method}", credentials.user()));
     Ok(talk)
 }
@@ -79,6 +89,13 @@ async fn capabilities(talk: &mut Conversation) -> Result<Capabilities> {
     })
     .await?;
     Ok(Some(offered))
+}
+
+/// How long to stay away between two sign-ins (RFC 2449 section 6.5); a day at most, whatever the server says.
+fn login_delay(offered: &Capabilities) -> Option<Duration> {
+    let seconds = offered.iter().flatten().find_map(|one| one.strip_prefix("LOGIN-DELAY "))?;
+    let seconds: u64 = seconds.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_DELAY)).filter(|delay| !delay.is_zero())
 }
 
 /// RFC 2595 section 4.

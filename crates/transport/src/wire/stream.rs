@@ -19,8 +19,14 @@ use tokio_rustls::client::TlsStream;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::wire::tls;
 
-/// How much is asked of the socket at once.
-const CHUNK: usize = 8 * 1024;
+/// How much is asked of the socket at once: little of a peer that says little, which keeps the memory of a process with
+/// thousands of connections in one piece, and twice as much after each read that brought all that there was room for.
+const LEAST_ROOM: usize = 1024;
+const MOST_ROOM: usize = 64 * 1024;
+
+/// How much room there is for what a silent peer may say: the first bytes of it, while thousands of connections wait for it.
+#[cfg(feature = "imap")]
+const FIRST_WORD: usize = 64;
 
 enum Socket {
     Plain(TcpStream),
@@ -42,6 +48,8 @@ pub(crate) struct Stream {
     stage: Stage,
     deadline: Instant,
     unwritten: usize,
+    /// How much the next read asks for.
+    room: usize,
     broken: bool,
 }
 
@@ -54,6 +62,7 @@ impl Stream {
             stage: Stage::Tcp,
             deadline: Instant::now(),
             unwritten: 0,
+            room: LEAST_ROOM,
             broken: false,
         }
     }
@@ -150,7 +159,7 @@ impl Stream {
         if !self.buffer.is_empty() {
             return Ok(true);
         }
-        match self.fill().await {
+        match self.fill_by(FIRST_WORD).await {
             // Reading from a socket into a buffer loses nothing when it is given up.
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 self.broken = false;
@@ -225,7 +234,7 @@ impl Stream {
         }
         // One poll. It also takes in what TLS says for itself, such as session tickets. A read that is dropped while it
         // waits has taken nothing.
-        self.buffer.reserve(CHUNK);
+        self.buffer.reserve(self.room);
         match self.socket.read_buf(&mut self.buffer).now_or_never() {
             None => true,
             Some(read) => {
@@ -252,6 +261,12 @@ impl Stream {
         }
     }
 
+    /// From now on the peer will say little, such as nothing for half an hour.
+    #[cfg(feature = "imap")]
+    pub(crate) fn expect_little(&mut self) {
+        self.room = LEAST_ROOM;
+    }
+
     /// Ends the connection politely: close_notify and FIN. Nothing can be done with the stream afterwards.
     pub(crate) async fn shutdown(&mut self) {
         self.broken = true;
@@ -264,13 +279,21 @@ impl Stream {
     }
 
     async fn fill(&mut self) -> Result<()> {
+        self.fill_by(self.room).await
+    }
+
+    /// Reads once, with room for so many bytes at least.
+    async fn fill_by(&mut self, room: usize) -> Result<()> {
         // A future that is dropped in the await below leaves it so.
         self.broken = true;
-        self.buffer.reserve(CHUNK);
+        self.buffer.reserve(room);
         match timeout_at(self.deadline, self.socket.read_buf(&mut self.buffer)).await {
             Ok(Ok(0)) => Err(self.fail(ErrorKind::Disconnected)),
-            Ok(Ok(_)) => {
+            Ok(Ok(length)) => {
                 self.broken = false;
+                if length >= self.room {
+                    self.room = MOST_ROOM.min(self.room * 2);
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(self.fail(ErrorKind::Disconnected).with_source(error)),
@@ -368,7 +391,7 @@ mod tests {
         far.write_all(&[b'x'; 5000]).await.expect("written");
         let error = stream.read_line(100).await.expect_err("too long");
         assert_eq!((error.kind(), error.stage()), (ErrorKind::Protocol, Stage::Greeting));
-        assert!(stream.buffer.len() <= 100 + CHUNK);
+        assert!(stream.buffer.len() <= 100 + LEAST_ROOM);
         let error = stream.write(b"more").await.expect_err("broken");
         assert_eq!(error.kind(), ErrorKind::Disconnected);
     }

@@ -56,14 +56,14 @@ async fn a_server_that_refuses_to_push_is_asked_for_news() {
     assert_eq!(hint.unwrap(), Hint::Poll);
 }
 
-/// It would miss a client that reads past the continuation and throws away what came with it.
+/// A client that throws away what came with the continuation waits here until the test gives it up.
 #[tokio::test]
 async fn news_in_the_packet_of_the_continuation_wakes() {
     let hint = play("idle_in_one_packet", async |session| session.wait(LONG).await).await;
     assert_eq!(hint.unwrap(), Hint::Changed);
 }
 
-/// It would miss a client that forgets what it was told between its list and its wait.
+/// A client that forgets what it was told between its list and its wait says IDLE here, which nobody answers.
 #[tokio::test]
 async fn news_between_the_list_and_the_wait_is_not_lost() {
     play("idle_between", async |session| {
@@ -100,7 +100,8 @@ async fn a_server_that_neither_begins_nor_ends_to_idle_has_the_time_of_a_command
     }
 }
 
-/// It would miss a client that looks at its deadline only when nothing arrives: that one would hear all of the flood.
+/// It would miss a client that looks at its deadline only when nothing arrives, as long as it bounds the number of responses:
+/// either of the two ends the flood.
 #[tokio::test]
 async fn words_without_news_do_not_keep_a_client_beyond_its_deadline() {
     let begun = tokio::time::Instant::now();

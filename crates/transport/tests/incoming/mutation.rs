@@ -97,7 +97,7 @@ async fn pop3_ends_whatever_is_said() {
     survives("pop3").await;
 }
 
-/// It would miss a client that reads a line, a literal or the dot of a mail as if it came in one piece.
+/// A client that reads a line, a literal or the dot of a mail as if it came in one piece answers otherwise here.
 #[tokio::test]
 async fn what_comes_byte_by_byte_is_no_different() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

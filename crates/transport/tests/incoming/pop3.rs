@@ -1,5 +1,6 @@
 //! The dialogues of POP3. What each would miss is in its first lines.
 
+use postroom_core::failure::Failure;
 use postroom_core::ledger::RemoteKey;
 use postroom_transport::{
     Access, CloseReport, Effect, ErrorKind, IncomingSession, IncomingTimeouts, Listed, Result, Stage,
@@ -52,6 +53,17 @@ async fn a_wrong_password_a_lock_and_a_server_in_trouble_are_told_apart() {
             scripted::play(&path, &read(&path), IncomingTimeouts::all(PATIENCE), async |_| Ok(())).await;
         let error = opened.expect_err(name);
         assert_eq!((error.kind(), error.stage()), (kind, stage), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_that_a_server_wants_to_be_left_alone_is_kept() {
+    for (name, delay) in [("login_delay_told", Some(900)), ("login_delay", None), ("in_use", None)] {
+        let path = format!("pop3/{name}");
+        let opened =
+            scripted::play(&path, &read(&path), IncomingTimeouts::all(PATIENCE), async |_| Ok(())).await;
+        let want = Failure::RetryAfter(delay.map(std::time::Duration::from_secs));
+        assert_eq!(opened.expect_err(name).failure(), want, "{name}");
     }
 }
 

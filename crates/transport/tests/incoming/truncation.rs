@@ -19,6 +19,9 @@ fn acts(name: &str) -> &'static [Act] {
         "imap/round" => {
             &[Act::Select(None, Access::ReadOnly), LIST, Act::Fetch("20", 100), Act::Many(&["10", "20"], 100)]
         }
+        name if name.contains("/vendor_") => {
+            &[Act::Select(None, Access::ReadOnly), LIST, Act::Many(&["10", "20"], 100)]
+        }
         "imap/signed_in" => &[Act::Select(None, Access::ReadOnly)],
         "imap/gaps" => &[Act::List("7", 2), Act::List("3000000000", 2), Act::List("4294967295", 2)],
         "imap/expunged_between" => &[Act::List("", 2), Act::List("20", 2)],
@@ -101,10 +104,11 @@ fn wrong(whole: Option<&Answer>, spoilt: &Answer) -> Option<&'static str> {
     }
 }
 
-async fn check(protocol: &str, at_least: usize) {
+/// `part` says which dialogues.
+async fn check(protocol: &str, part: impl Fn(&str) -> bool, at_least: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut cuts = 0;
-    for dialogue in dialogues(protocol) {
+    for dialogue in dialogues(protocol).into_iter().filter(|dialogue| part(&dialogue.name)) {
         let name = &dialogue.name;
         let (whole, other) = play(&listener, &dialogue, &dialogue.steps, dialogue.then, Grain::Whole).await;
         assert_eq!(other, None, "{name}: the client does not keep to it");
@@ -137,12 +141,17 @@ async fn check(protocol: &str, at_least: usize) {
 /// It misses what lies inside TLS: those dialogues end here where TLS begins.
 #[tokio::test(start_paused = true)]
 async fn imap_cut_at_every_byte_gives_the_same_answer_or_an_error() {
-    check("imap", 10_000).await;
+    check("imap", |name| !name.contains("/vendor_"), 10_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn imap_of_large_providers_cut_at_every_byte_gives_the_same_answer_or_an_error() {
+    check("imap", |name| name.contains("/vendor_"), 10_000).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn pop3_cut_at_every_byte_gives_the_same_answer_or_an_error() {
-    check("pop3", 2_000).await;
+    check("pop3", |_| true, 2_000).await;
 }
 
 /// The twin: a client that takes the end of the stream for the end of a list. The comparison above has to find it out.

@@ -2,12 +2,14 @@
 //! those that have none read nothing here.
 
 use async_trait::async_trait;
+use postroom_core::automatic;
 use postroom_core::budget::{Budget, Limit, Limits, Wait};
 use postroom_core::id::MailboxId;
 use postroom_core::time::Timestamp;
 use sqlx::mysql::MySqlConnection;
 
 use super::connection::failed;
+use super::correspondents;
 use super::locks;
 use super::store::MySqlStore;
 use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used};
@@ -112,8 +114,15 @@ pub(super) async fn give_back(
 #[async_trait]
 impl Budgets for MySqlStore {
     async fn budget(&self, now: Timestamp, owner: &BudgetOwner) -> Result<BudgetView> {
-        let BudgetOwner::Outbox(outbox) = owner;
         let mut read = self.connections.read("read a budget").await?;
+        let outbox = match owner {
+            BudgetOwner::Outbox(outbox) => outbox,
+            BudgetOwner::Correspondent(contract, address) => {
+                let sent =
+                    correspondents::sent_to(&mut read, now, &automatic::account(contract, address)).await;
+                return Ok(BudgetView::of_correspondent(&read.finish(sent).await?, now));
+            }
+        };
         let account = account(&mut read, *outbox).await;
         let Some(Account { limits, budget, waits, .. }) = read.finish(account).await? else {
             return Ok(BudgetView::default());

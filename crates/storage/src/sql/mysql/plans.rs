@@ -6,10 +6,16 @@ use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::failed::{code, failed, unavailable};
-use super::ledger::{desk as ledger_desk, intake as ledger_intake, row as ledger_row, work as ledger_work};
+use super::ledger::{
+    desk as ledger_desk, intake as ledger_intake, retention as ledger_retention, row as ledger_row,
+    work as ledger_work,
+};
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
-use super::{audit, bodies, budgets, events, faults, lanes, links, locks, mailboxes, switches, watches};
+use super::{
+    audit, bodies, budgets, correspondents, events, faults, lanes, links, locks, mailboxes, suppressions,
+    switches, watches,
+};
 use crate::clock::Clock;
 use crate::queue::QueueIntake;
 
@@ -119,6 +125,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         doubt::DOUBTS,
         retention::MAILBOXES,
         retention::TALLIES,
+        correspondents::SENT_TO,
+        correspondents::OVER,
+        suppressions::STOPPED,
+        suppressions::LISTS[0],
+        suppressions::OVER,
         budgets::OF,
         row::MAILS,
         row::FINISHED,
@@ -152,6 +163,9 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_work::NEXT_DUE,
         ledger_work::OPEN_CLAIMS,
         ledger_desk::ONE,
+        ledger_retention::TOLD,
+        ledger_retention::STRIPPED,
+        ledger_retention::EMPTIED,
         ledger_desk::TIMELINE,
         watches::SHARE,
         watches::DUE,
@@ -167,6 +181,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(insert::INSERT);
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
+    statements.extend(ledger_retention::OVER.into_iter().flatten());
     let mut bad = Vec::new();
     for sql in statements {
         let said = repeated(&store, sql).await;

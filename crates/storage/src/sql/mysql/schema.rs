@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(5, "budgets", include_str!("../../../migrations/mysql/0005_budgets.sql")),
     migration(6, "watches", include_str!("../../../migrations/mysql/0006_watches.sql")),
     migration(7, "received", include_str!("../../../migrations/mysql/0007_received.sql")),
+    migration(8, "automatic", include_str!("../../../migrations/mysql/0008_automatic.sql")),
 ];
 
 /// A long migration is no reason to give up.

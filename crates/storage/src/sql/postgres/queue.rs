@@ -7,6 +7,7 @@ pub(super) mod doubt;
 mod host;
 pub(super) mod insert;
 pub(super) mod intake;
+pub(super) mod report;
 pub(super) mod reroute;
 pub(super) mod retention;
 pub(super) mod row;

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(5, "budgets", include_str!("../../../migrations/postgres/0005_budgets.sql")),
     migration(6, "watches", include_str!("../../../migrations/postgres/0006_watches.sql")),
     migration(7, "received", include_str!("../../../migrations/postgres/0007_received.sql")),
+    migration(8, "automatic", include_str!("../../../migrations/postgres/0008_automatic.sql")),
 ];
 
 /// Whoever migrates a schema has it to himself. The lock is taken by a statement of its own: what comes after it sees what the

@@ -3,5 +3,6 @@
 pub(super) mod desk;
 pub(super) mod host;
 pub(super) mod intake;
+pub(super) mod retention;
 pub(super) mod row;
 pub(super) mod work;

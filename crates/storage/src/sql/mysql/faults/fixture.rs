@@ -130,6 +130,7 @@ pub(in crate::sql::mysql) fn prepared(now: Timestamp, outbox: &Mailbox) -> Prepa
         not_before: None,
         expires_at: now + Duration::from_secs(3600),
         on_doubt: OnDoubt::Hold,
+        automatic: None,
         idempotency: None,
     }
 }

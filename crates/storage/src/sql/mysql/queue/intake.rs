@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::insert::insert;
 use crate::error::{ErrorKind, Result};
 use crate::queue::{Enqueued, QueueIntake, SentMail};
-use crate::sql::admit::{Around, Counts, STAGE, admit};
+use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::mysql::connection::{TRIES, failed};
 use crate::sql::mysql::json::json_rows;
-use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
+use crate::sql::mysql::{correspondents, locks};
 use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
 use crate::transition::registry::{OutboxState, Stored};
 
@@ -139,7 +139,9 @@ async fn counts(
     let limited: BTreeMap<&ContractId, (Option<u64>, Option<u64>)> = mails
         .iter()
         .zip(around)
-        .filter(|(_, around)| around.queued_limit.is_some() || around.per_day_limit.is_some())
+        .filter(|(mail, around)| {
+            around.queued_limit.is_some() || around.per_day_limit.is_some() || mail.automatic.is_some()
+        })
         .map(|(mail, around)| (&mail.contract, (around.queued_limit, around.per_day_limit)))
         .collect();
     let mut counts = Counts::default();
@@ -157,6 +159,7 @@ async fn counts(
             counts.today.insert(contract.clone(), small(today)?);
         }
     }
+    counts.answers = correspondents::answers(tx, now, &counted(mails.iter().copied())).await?;
     Ok(counts)
 }
 
@@ -171,7 +174,11 @@ pub(super) async fn decide(
     locks::unswitched(tx, contracts).await?;
     let around = around(tx, mails).await?;
     let counts = counts(tx, now, mails, &around).await?;
-    Ok(admit(mails.iter().copied().zip(around), counts))
+    let decided = admit(mails.iter().copied().zip(around), counts, now);
+    let new = mails.iter().zip(&decided).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
+    let new = counted(new.map(|(mail, _)| *mail));
+    correspondents::add(tx, now, &new).await?;
+    Ok(decided)
 }
 
 /// Puts mails into the queue, within a transaction, and answers each.

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::queue::{KEYS_KEPT, Pruned};
-use crate::sql::mysql::bodies;
 use crate::sql::mysql::connection::failed;
 use crate::sql::mysql::json::json_rows;
+use crate::sql::mysql::{bodies, correspondents, suppressions};
 use crate::sql::rows::{hex, to_json};
 
 const STAGE: &str = "prune the queue";
@@ -158,6 +158,8 @@ pub(super) async fn prune_in(tx: &mut MySqlConnection, now: Timestamp, limit: u3
     let day = now.as_secs().div_euclid(24 * 60 * 60);
     let query = sqlx::query(TALLIES).bind(day).bind(i64::from(limit));
     query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    correspondents::prune(tx, now, limit).await?;
+    suppressions::prune(tx, now, limit).await?;
     let count = |all: usize| u64::try_from(all).unwrap_or(u64::MAX);
     Ok(Pruned { bodies: count(contents.len()), mails: count(mails.len()), events })
 }

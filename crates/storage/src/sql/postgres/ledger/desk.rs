@@ -7,9 +7,10 @@ use postroom_core::time::Timestamp;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
+use super::retention::prune_in;
 use super::row::{Mail, columns, load, save};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{LedgerDesk, LedgerEntry, LedgerItem, LedgerQuery, LedgerRecord};
+use crate::ledger::{LedgerDesk, LedgerEntry, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::store::PgStore;
 use crate::sql::rows::{optional, page, time};
@@ -111,5 +112,9 @@ impl LedgerDesk for PgStore {
     async fn ignore(&self, now: Timestamp, actor: &Actor, id: LedgerId) -> Result<()> {
         const STAGE: &str = "ignore a received mail";
         write!(self.connections, STAGE, |tx| decide(tx, id, STAGE, |row| row.ignore(now, actor)).await)
+    }
+
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned> {
+        write!(self.connections, "prune the ledger", |tx| prune_in(tx, now, limit).await)
     }
 }

@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::insert::insert;
 use crate::error::{ErrorKind, Result};
 use crate::queue::{Enqueued, QueueIntake, SentMail};
-use crate::sql::admit::{Around, Counts, STAGE, admit};
+use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::postgres::connection::{TRIES, failed};
 use crate::sql::postgres::failed::unavailable;
-use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
+use crate::sql::postgres::{correspondents, locks};
 use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
 use crate::transition::registry::{OutboxState, Stored};
 
@@ -143,7 +143,9 @@ async fn counts(
     let limited: BTreeMap<&ContractId, (Option<u64>, Option<u64>)> = mails
         .iter()
         .zip(around)
-        .filter(|(_, around)| around.queued_limit.is_some() || around.per_day_limit.is_some())
+        .filter(|((mail, _), around)| {
+            around.queued_limit.is_some() || around.per_day_limit.is_some() || mail.automatic.is_some()
+        })
         .map(|((mail, _), around)| (&mail.contract, (around.queued_limit, around.per_day_limit)))
         .collect();
     let mut counts = Counts::default();
@@ -161,6 +163,7 @@ async fn counts(
             counts.today.insert(contract.clone(), small(today)?);
         }
     }
+    counts.answers = correspondents::answers(tx, now, &counted(mails.iter().map(|(mail, _)| *mail))).await?;
     Ok(counts)
 }
 
@@ -185,9 +188,10 @@ pub(super) async fn put_all(
         let round: Vec<_> = left.iter().filter_map(|place| mails.get(*place)).copied().collect();
         let around = around(tx, &round).await?;
         let counts = counts(tx, now, &round, &around).await?;
-        let decided = admit(round.iter().map(|(mail, _)| *mail).zip(around), counts);
+        let decided = admit(round.iter().map(|(mail, _)| *mail).zip(around), counts, now);
         let new = round.iter().zip(&decided).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
         let new: Vec<_> = new.map(|(mail, _)| *mail).collect();
+        correspondents::add(tx, now, &counted(new.iter().map(|(mail, _)| *mail))).await?;
         let inserted = if new.is_empty() { BTreeSet::new() } else { insert(tx, now, &new).await? };
         // Whoever took a key has committed: his mail is seen by the next round. What was to follow its twin goes there, too.
         let is_settled = |answer: &Result<Enqueued>| match answer {

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::queue::{KEYS_KEPT, Pruned};
-use crate::sql::postgres::bodies;
 use crate::sql::postgres::connection::failed;
+use crate::sql::postgres::{bodies, correspondents, suppressions};
 
 const STAGE: &str = "prune the queue";
 
@@ -109,6 +109,8 @@ pub(super) async fn prune_in(tx: &mut PgConnection, now: Timestamp, limit: u32) 
     let day = now.as_secs().div_euclid(24 * 60 * 60);
     let query = sqlx::query(TALLIES).bind(day).bind(i64::from(limit));
     query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    correspondents::prune(tx, now, limit).await?;
+    suppressions::prune(tx, now, limit).await?;
     let count = |all: usize| u64::try_from(all).unwrap_or(u64::MAX);
     Ok(Pruned { bodies: count(contents.len()), mails: count(mails.len()), events })
 }

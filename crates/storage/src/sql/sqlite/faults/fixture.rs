@@ -91,6 +91,7 @@ pub(super) fn prepared(now: Timestamp, outbox: &Mailbox) -> Prepared {
         not_before: None,
         expires_at: now + Duration::from_secs(3600),
         on_doubt: OnDoubt::Hold,
+        automatic: None,
         idempotency: None,
     }
 }

@@ -110,8 +110,10 @@ async fn each_call_of_a_group_has_its_own_answer() {
     for (said, expected) in said.into_iter().zip(expected) {
         assert_eq!(said.cloned(), expected);
     }
-    // The first is performed at once, the others together.
-    assert_eq!(commits.load(Ordering::SeqCst), 2, "they were no group");
+    // The first is performed at once, the others together; one by one they are 7. On a machine that is busy with something else, what is
+    // together may be two groups.
+    let together = commits.load(Ordering::SeqCst);
+    assert!((2..=4).contains(&together), "{together} commits: they were no group");
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
     // What the refused ones had begun is undone.
     assert_eq!(number(&store, "SELECT sum(submitted) FROM postroom_queue_tally").await, 3);

@@ -7,9 +7,10 @@ use postroom_core::time::Timestamp;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use uuid::Uuid;
 
+use super::retention::prune_in;
 use super::row::{Mail, columns, load, save};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{LedgerDesk, LedgerEntry, LedgerItem, LedgerQuery, LedgerRecord};
+use crate::ledger::{LedgerDesk, LedgerEntry, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord};
 use crate::sql::rows::{optional, page, time};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
@@ -115,6 +116,12 @@ impl LedgerDesk for SqliteStore {
         const STAGE: &str = "ignore a received mail";
         let mut tx = self.connections.write(STAGE).await?;
         let done = decide(&mut tx, id, STAGE, |row| row.ignore(now, actor)).await;
+        tx.finish(done).await
+    }
+
+    async fn prune(&self, now: Timestamp, limit: u32) -> Result<LedgerPruned> {
+        let mut tx = self.connections.write("prune the ledger").await?;
+        let done = prune_in(&mut tx, now, limit).await;
         tx.finish(done).await
     }
 }

@@ -14,9 +14,10 @@ use uuid::Uuid;
 use super::insert::insert;
 use crate::error::Result;
 use crate::queue::{Enqueued, QueueIntake, SentMail};
-use crate::sql::admit::{Around, Counts, STAGE, admit};
+use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::correspondents;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::registry::{OutboxState, Stored};
 
@@ -134,6 +135,7 @@ async fn counts(
             counts.today.insert(contract.clone(), small(today)?);
         }
     }
+    counts.answers = correspondents::answers(tx, now, &counted(mails.iter().map(|(mail, _)| *mail))).await?;
     Ok(counts)
 }
 
@@ -145,10 +147,11 @@ pub(super) async fn put_all(
 ) -> Result<Vec<Result<Enqueued>>> {
     let around = around(tx, mails).await?;
     let counts = counts(tx, now, mails, &around).await?;
-    let answers = admit(mails.iter().map(|(mail, _)| *mail).zip(around), counts);
+    let answers = admit(mails.iter().map(|(mail, _)| *mail).zip(around), counts, now);
     let new = mails.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
     let new: Vec<_> = new.map(|(mail, _)| *mail).collect();
     if !new.is_empty() {
+        correspondents::add(tx, now, &counted(new.iter().map(|(mail, _)| *mail))).await?;
         insert(tx, now, &new).await?;
     }
     Ok(answers)

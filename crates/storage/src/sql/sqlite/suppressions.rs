@@ -1,0 +1,189 @@
+//! What came back: reports on sent mail, and the suppression lists.
+
+use async_trait::async_trait;
+use postroom_core::address::Address;
+use postroom_core::id::{ContractId, QueueId};
+use postroom_core::suppression::{Suppression, suppressed_form};
+use postroom_core::time::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use uuid::Uuid;
+
+use super::audit;
+use super::connection::failed;
+use super::queue::report::report_in as record;
+use super::store::SqliteStore;
+use crate::audit::{suppression_changes, suppression_subject};
+use crate::error::Result;
+use crate::registry::Change;
+use crate::sql::rows::{page, text, time, to_json};
+use crate::suppressions::{RecipientReport, SuppressionQuery, Suppressions};
+
+type Columns = (String, String, String, String, Option<Uuid>, i64, Option<i64>);
+
+const ONE: &str =
+    "SELECT contract, address, cause, detail, mail, added_at, expires_at FROM postroom_suppression
+    WHERE contract = ? AND address = ?";
+
+pub(super) const STOPPED: &str =
+    "SELECT s.contract, s.address, s.cause, s.detail, s.mail, s.added_at, s.expires_at
+    FROM json_each(?2) j CROSS JOIN postroom_suppression s ON s.contract = ?1 AND s.address = j.value
+    ORDER BY s.address";
+
+/// By contract; all. Both behind an address.
+pub(super) const LISTS: [&str; 2] = [
+    "SELECT contract, address, cause, detail, mail, added_at, expires_at FROM postroom_suppression
+        WHERE contract = ? AND address > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY contract, address LIMIT ?",
+    "SELECT contract, address, cause, detail, mail, added_at, expires_at FROM postroom_suppression
+        WHERE (contract > ? OR contract = ? AND address > ?) AND (expires_at IS NULL OR expires_at > ?) ORDER BY contract, address LIMIT ?",
+];
+
+const PUT: &str = "INSERT INTO postroom_suppression
+    (contract, address, cause, detail, mail, added_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (contract, address) DO UPDATE SET cause = excluded.cause, detail = excluded.detail, mail = excluded.mail,
+        added_at = excluded.added_at, expires_at = excluded.expires_at";
+
+const REMOVE: &str = "DELETE FROM postroom_suppression WHERE contract = ? AND address = ?";
+
+pub(super) const OVER: &str = "DELETE FROM postroom_suppression WHERE (contract, address) IN (
+    SELECT contract, address FROM postroom_suppression WHERE expires_at <= ? LIMIT ?)";
+
+fn entry(columns: Columns) -> Result<Suppression> {
+    let (contract, address, cause, detail, mail, added_at, expires_at) = columns;
+    Ok(Suppression {
+        contract: text(&contract)?,
+        address: text(&address)?,
+        cause: text(&cause)?,
+        detail,
+        mail: mail.map(QueueId::from_uuid),
+        added_at: time(added_at),
+        expires_at: expires_at.map(time),
+    })
+}
+
+async fn one(
+    tx: &mut SqliteConnection,
+    contract: &ContractId,
+    address: &Address,
+    stage: &'static str,
+) -> Result<Option<Suppression>> {
+    let query = sqlx::query_as(ONE).bind(contract.as_str()).bind(address.as_str());
+    let row: Option<Columns> = query.fetch_optional(tx).await.map_err(failed(stage))?;
+    row.map(entry).transpose()
+}
+
+async fn put(tx: &mut SqliteConnection, entry: &Suppression, stage: &'static str) -> Result<()> {
+    let query = sqlx::query(PUT).bind(entry.contract.as_str()).bind(entry.address.as_str());
+    let query = query.bind(entry.cause.word()).bind(&entry.detail).bind(entry.mail.map(QueueId::uuid));
+    let query = query.bind(entry.added_at.as_millis()).bind(entry.expires_at.map(Timestamp::as_millis));
+    query.execute(tx).await.map(drop).map_err(failed(stage))
+}
+
+async fn report_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    id: QueueId,
+    reports: &[RecipientReport],
+) -> Result<bool> {
+    const STAGE: &str = "record a report";
+    let changed = record(tx, now, id, reports).await?;
+    for new in reports.iter().filter_map(|report| report.suppression.as_ref()) {
+        let old = one(tx, &new.contract, &new.address, STAGE).await?;
+        if old.is_none_or(|old| new.cause.replaces(old.cause) || !old.is_live(now)) {
+            put(tx, new, STAGE).await?;
+        }
+    }
+    Ok(changed)
+}
+
+async fn suppress_in(tx: &mut SqliteConnection, change: &Change, new: &Suppression) -> Result<()> {
+    const STAGE: &str = "suppress an address";
+    let old = one(tx, &new.contract, &new.address, STAGE).await?;
+    put(tx, new, STAGE).await?;
+    let subject = suppression_subject(&new.contract, &new.address);
+    audit::write(tx, change, &subject, "set", &suppression_changes(old.as_ref(), Some(new))).await
+}
+
+async fn unsuppress_in(
+    tx: &mut SqliteConnection,
+    change: &Change,
+    contract: &ContractId,
+    address: &Address,
+) -> Result<bool> {
+    const STAGE: &str = "take an address off the suppression list";
+    let address = suppressed_form(address);
+    let Some(old) = one(tx, contract, &address, STAGE).await? else { return Ok(false) };
+    let query = sqlx::query(REMOVE).bind(contract.as_str()).bind(address.as_str());
+    query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    let subject = suppression_subject(contract, &address);
+    audit::write(tx, change, &subject, "remove", &suppression_changes(Some(&old), None)).await?;
+    Ok(true)
+}
+
+/// Removes entries whose time is over.
+pub(super) async fn prune(tx: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<()> {
+    let query = sqlx::query(OVER).bind(now.as_millis()).bind(i64::from(limit));
+    query.execute(tx).await.map(drop).map_err(failed("prune the suppression lists"))
+}
+
+#[async_trait]
+impl Suppressions for SqliteStore {
+    async fn report(&self, now: Timestamp, id: QueueId, reports: &[RecipientReport]) -> Result<bool> {
+        let mut tx = self.connections.write("record a report").await?;
+        let done = report_in(&mut tx, now, id, reports).await;
+        tx.finish(done).await
+    }
+
+    async fn suppressed(
+        &self,
+        now: Timestamp,
+        contract: &ContractId,
+        addresses: &[Address],
+    ) -> Result<Vec<Suppression>> {
+        const STAGE: &str = "look at the suppression list";
+        let addresses: Vec<String> =
+            addresses.iter().map(|address| suppressed_form(address).to_string()).collect();
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(STOPPED).bind(contract.as_str()).bind(to_json(&addresses)?);
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        let rows: Vec<Columns> = read.finish(rows).await?;
+        let entries: Vec<Suppression> = rows.into_iter().map(entry).collect::<Result<_>>()?;
+        Ok(entries.into_iter().filter(|entry| entry.stops(now)).collect())
+    }
+
+    async fn suppressions(&self, now: Timestamp, query: &SuppressionQuery) -> Result<Vec<Suppression>> {
+        const STAGE: &str = "list suppressed addresses";
+        let [of, all] = LISTS;
+        let after = query.after.as_ref();
+        let address = after.map_or("", |(_, address)| address.as_str());
+        let behind = after.map_or("", |(contract, _)| contract.as_str());
+        let limit = page(query.limit);
+        let mut read = self.connections.read(STAGE).await?;
+        let rows = match &query.contract {
+            Some(contract) => {
+                // Behind an entry of another contract is all of this one, or nothing.
+                let address = if behind == contract.as_str() { address } else { "" };
+                let limit = if behind > contract.as_str() { 0 } else { limit };
+                let query = sqlx::query_as(of).bind(contract.as_str()).bind(address);
+                query.bind(now.as_millis()).bind(limit).fetch_all(&mut *read).await
+            }
+            None => {
+                let query = sqlx::query_as(all).bind(behind).bind(behind).bind(address);
+                query.bind(now.as_millis()).bind(limit).fetch_all(&mut *read).await
+            }
+        };
+        let rows: Vec<Columns> = read.finish(rows.map_err(failed(STAGE))).await?;
+        rows.into_iter().map(entry).collect()
+    }
+
+    async fn suppress(&self, change: &Change, entry: &Suppression) -> Result<()> {
+        let mut tx = self.connections.write("suppress an address").await?;
+        let done = suppress_in(&mut tx, change, entry).await;
+        tx.finish(done).await
+    }
+
+    async fn unsuppress(&self, change: &Change, contract: &ContractId, address: &Address) -> Result<bool> {
+        let mut tx = self.connections.write("take an address off the suppression list").await?;
+        let done = unsuppress_in(&mut tx, change, contract, address).await;
+        tx.finish(done).await
+    }
+}
