@@ -57,6 +57,12 @@ impl Suppression {
         self.expires_at.is_none_or(|at| at > now)
     }
 
+    /// Whether it, which a report brings, takes the place of what is on the list at `now`.
+    #[must_use]
+    pub fn replaces(&self, old: Option<&Self>, now: Timestamp) -> bool {
+        old.is_none_or(|old| self.cause.replaces(old.cause) || !old.is_live(now))
+    }
+
     /// Whether it stops mail at `now`.
     #[must_use]
     pub fn stops(&self, now: Timestamp) -> bool {

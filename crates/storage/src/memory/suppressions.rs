@@ -30,7 +30,7 @@ impl Suppressions for MemoryStore {
         for new in reports.iter().filter_map(|report| report.suppression.clone()) {
             let key = (new.contract.clone(), new.address.clone());
             let old = rows.suppressions.get(&key);
-            if old.is_none_or(|old| new.cause.replaces(old.cause) || !old.is_live(now)) {
+            if new.replaces(old, now) {
                 rows.suppressions.insert(key, new);
             }
         }

@@ -101,8 +101,6 @@ impl<'a> Admission<'a> {
         for account in accounts(mail).into_keys() {
             self.counts.answers.entry(account).or_default().push(self.now);
         }
-        let queued = self.counts.queued.entry(mail.contract.clone()).or_default();
-        let today = self.counts.today.entry(mail.contract.clone()).or_default();
         *queued += 1;
         *today += 1;
         self.ids.insert(mail.id);

@@ -4,11 +4,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
-use postroom_core::id::QueueId;
-use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, Revision};
+use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, QueueId, Revision, WorkerId};
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
 use postroom_core::message::Priority;
+use postroom_core::suppression::Suppression;
 use postroom_core::time::Timestamp;
 use postroom_core::violation::Invalid;
 use serde::Serialize;
@@ -16,6 +15,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::watches::{Watch, Way};
 
 /// A row that was written by a newer release, or damaged.
 pub(super) fn unreadable() -> Error {
@@ -150,4 +150,36 @@ pub(super) fn mailbox(columns: MailboxColumns) -> Result<Mailbox> {
         text::<Actor>(&changed_by)?,
         time(changed_at),
     ))
+}
+
+/// The columns of an entry of a suppression list: contract, address, cause, detail, mail, added_at, expires_at.
+pub(super) type SuppressionColumns = (String, String, String, String, Option<Uuid>, i64, Option<i64>);
+
+/// The entry that these columns hold.
+pub(super) fn suppression(columns: SuppressionColumns) -> Result<Suppression> {
+    let (contract, address, cause, detail, mail, added_at, expires_at) = columns;
+    Ok(Suppression {
+        contract: text(&contract)?,
+        address: text(&address)?,
+        cause: text(&cause)?,
+        detail,
+        mail: mail.map(QueueId::from_uuid),
+        added_at: time(added_at),
+        expires_at: expires_at.map(time),
+    })
+}
+
+/// The columns of who reads an inbox: mailbox, watcher and its end, way, read_at, due_at.
+pub(super) type WatchColumns = (i64, Option<Uuid>, Option<i64>, Option<String>, Option<i64>, Option<i64>);
+
+/// What these columns say of an inbox.
+pub(super) fn watch((mailbox, watcher, until, way, read_at, due_at): WatchColumns) -> Result<Watch> {
+    Ok(Watch {
+        mailbox: MailboxId::new(mailbox),
+        watcher: watcher.map(WorkerId::from_uuid),
+        until: until.map(time),
+        way: way.map(|way| Way::of_word(&way).ok_or_else(unreadable)).transpose()?,
+        read_at: read_at.map(time),
+        due_at: due_at.map(time),
+    })
 }

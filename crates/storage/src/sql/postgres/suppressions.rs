@@ -6,7 +6,6 @@ use postroom_core::id::{ContractId, QueueId};
 use postroom_core::suppression::{Suppression, suppressed_form};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
 use super::audit;
 use super::connection::{failed, write};
@@ -16,10 +15,8 @@ use super::store::PgStore;
 use crate::audit::{suppression_changes, suppression_subject};
 use crate::error::Result;
 use crate::registry::Change;
-use crate::sql::rows::{page, text, time};
+use crate::sql::rows::{SuppressionColumns, page, suppression};
 use crate::suppressions::{RecipientReport, SuppressionQuery, Suppressions};
-
-type Columns = (String, String, String, String, Option<Uuid>, i64, Option<i64>);
 
 const ONE: &str =
     "SELECT contract, address, cause, detail, mail, added_at, expires_at FROM postroom_suppression
@@ -46,19 +43,6 @@ const REMOVE: &str = "DELETE FROM postroom_suppression WHERE contract = $1 AND a
 pub(super) const OVER: &str = "DELETE FROM postroom_suppression WHERE (contract, address) IN (
     SELECT contract, address FROM postroom_suppression WHERE expires_at <= $1 LIMIT $2)";
 
-fn entry(columns: Columns) -> Result<Suppression> {
-    let (contract, address, cause, detail, mail, added_at, expires_at) = columns;
-    Ok(Suppression {
-        contract: text(&contract)?,
-        address: text(&address)?,
-        cause: text(&cause)?,
-        detail,
-        mail: mail.map(QueueId::from_uuid),
-        added_at: time(added_at),
-        expires_at: expires_at.map(time),
-    })
-}
-
 async fn one(
     tx: &mut PgConnection,
     contract: &ContractId,
@@ -66,8 +50,8 @@ async fn one(
     stage: &'static str,
 ) -> Result<Option<Suppression>> {
     let query = sqlx::query_as(ONE).bind(contract.as_str()).bind(address.as_str());
-    let row: Option<Columns> = query.fetch_optional(tx).await.map_err(failed(stage))?;
-    row.map(entry).transpose()
+    let row: Option<SuppressionColumns> = query.fetch_optional(tx).await.map_err(failed(stage))?;
+    row.map(suppression).transpose()
 }
 
 async fn put(tx: &mut PgConnection, entry: &Suppression, stage: &'static str) -> Result<()> {
@@ -90,7 +74,7 @@ async fn report_in(
     let changed = record(tx, now, id, reports).await?;
     for new in reports.iter().filter_map(|report| report.suppression.as_ref()) {
         let old = one(tx, &new.contract, &new.address, STAGE).await?;
-        if old.is_none_or(|old| new.cause.replaces(old.cause) || !old.is_live(now)) {
+        if new.replaces(old.as_ref(), now) {
             put(tx, new, STAGE).await?;
         }
     }
@@ -145,8 +129,8 @@ impl Suppressions for PgStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(STOPPED).bind(contract.as_str()).bind(addresses);
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<Columns> = read.finish(rows).await?;
-        let entries: Vec<Suppression> = rows.into_iter().map(entry).collect::<Result<_>>()?;
+        let rows: Vec<SuppressionColumns> = read.finish(rows).await?;
+        let entries: Vec<Suppression> = rows.into_iter().map(suppression).collect::<Result<_>>()?;
         Ok(entries.into_iter().filter(|entry| entry.stops(now)).collect())
     }
 
@@ -171,8 +155,8 @@ impl Suppressions for PgStore {
                 query.bind(now.as_millis()).bind(limit).fetch_all(&mut *read).await
             }
         };
-        let rows: Vec<Columns> = read.finish(rows.map_err(failed(STAGE))).await?;
-        rows.into_iter().map(entry).collect()
+        let rows: Vec<SuppressionColumns> = read.finish(rows.map_err(failed(STAGE))).await?;
+        rows.into_iter().map(suppression).collect()
     }
 
     async fn suppress(&self, change: &Change, entry: &Suppression) -> Result<()> {

@@ -4,14 +4,13 @@ use async_trait::async_trait;
 use postroom_core::id::{MailboxId, Revision, WorkerId};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
 use super::connection::{failed, write};
 use super::locks;
 use super::store::PgStore;
 use crate::error::Result;
-use crate::sql::rows::{big, small, time, unreadable};
-use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, Way, share};
+use crate::sql::rows::{WatchColumns, big, small, watch};
+use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
 
 /// Ends watchers that are dead.
 pub(super) const BURY: [&str; 2] = [
@@ -64,19 +63,6 @@ const LEAVE: [&str; 2] = [
 const WATCHES: &str = "SELECT w.mailbox, p.id, p.until, w.way, w.read_at, w.due_at FROM postroom_watch w
     LEFT JOIN postroom_watcher p ON p.id = w.watcher AND p.until > $1
     WHERE $2::bigint IS NULL OR w.mailbox = $2 ORDER BY w.mailbox";
-
-type Columns = (i64, Option<Uuid>, Option<i64>, Option<String>, Option<i64>, Option<i64>);
-
-fn watch((mailbox, watcher, until, way, read_at, due_at): Columns) -> Result<Watch> {
-    Ok(Watch {
-        mailbox: MailboxId::new(mailbox),
-        watcher: watcher.map(WorkerId::from_uuid),
-        until: until.map(time),
-        way: way.map(|way| Way::of_word(&way).ok_or_else(unreadable)).transpose()?,
-        read_at: read_at.map(time),
-        due_at: due_at.map(time),
-    })
-}
 
 async fn bury(tx: &mut PgConnection, now: Timestamp, stage: &'static str) -> Result<()> {
     for sql in BURY {
@@ -209,7 +195,7 @@ impl Watches for PgStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(WATCHES).bind(now.as_millis()).bind(mailbox.map(MailboxId::number));
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<Columns> = read.finish(rows).await?;
+        let rows: Vec<WatchColumns> = read.finish(rows).await?;
         rows.into_iter().map(watch).collect()
     }
 }
