@@ -127,7 +127,7 @@ delegated! {
         fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
         fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
         fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
-        fn store(now: Timestamp, mail: &Received) -> Stored;
+        fn store(now: Timestamp, mails: &[Received]) -> Vec<Stored>;
         fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
         fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     }

@@ -255,12 +255,12 @@ through! { LedgerIntake:
     fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
     fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
     ;
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
         if self.twin == Twin::TellsFirst {
-            self.late_mails.lock().unwrap().push(mail.clone());
-            return Ok(Stored::New(mail.id));
+            self.late_mails.lock().unwrap().extend_from_slice(mails);
+            return Ok(mails.iter().map(|mail| Stored::New(mail.id)).collect());
         }
-        self.wire("LedgerIntake::store", self.inner.store(now, mail)).await
+        self.wire("LedgerIntake::store", self.inner.store(now, mails)).await
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
@@ -273,9 +273,7 @@ through! { LedgerIntake:
     async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
         let late = std::mem::take(&mut *self.late_mails.lock().unwrap());
         self.wire("LedgerIntake::settled", async {
-            for mail in &late {
-                self.inner.store(now, mail).await?;
-            }
+            self.inner.store(now, &late).await?;
             self.inner.settled(now, ids).await
         })
         .await

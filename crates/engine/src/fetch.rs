@@ -1,40 +1,37 @@
-//! Fetch: what the ledger does not have of a folder is stored with its bytes, sorted and threaded; only then is the server told
-//! anything. When an inbox is read, and what follows from a failure, is decided by its watch.
+//! Fetch: what the ledger does not have of a folder is fetched, and stored by `intake`; only then is the server told anything. When an inbox is read, and what follows from a failure, is decided by its watch.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
-use postroom_core::contract::Contract;
 use postroom_core::id::LedgerId;
-use postroom_core::ledger::{Place, RemoteKey, State};
-use postroom_core::mail::Mail;
+use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{AfterStore, Baseline, Inbox, Mailbox};
-use postroom_core::mime::parse;
-use postroom_core::time::Timestamp;
-use postroom_storage::{Contact, LedgerIntake, RawMail, Received, Stored};
-use postroom_transport::{
-    Access, Effect, Error as TransportError, ErrorKind as TransportKind, IncomingSession, Listed, Selected,
-};
+use postroom_storage::{Contact, LedgerIntake};
+use postroom_transport::{Access, Effect, Error as TransportError, IncomingSession, Listed, Selected};
+use tokio::sync::mpsc::channel;
 
 use crate::charge::Charge;
-use crate::collect::{Collected, Collector};
+use crate::collect::Collector;
 use crate::error::Error;
-use crate::event::Event;
-use crate::sort::Sorted;
 use crate::worker::Worker;
 
 /// How many keys are asked for at once.
 const WINDOW: usize = 500;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many mails, and bytes of mails by what the server says, one call asks for.
+const CALL: usize = 200;
+const CALL_BYTES: u64 = 4 << 20;
+
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a round did.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
-    /// Mails that are new in the ledger.
-    stored: u32,
     /// Whether the inbox has more than one round may take.
     pub(crate) more: bool,
-    /// Whether the session was left in the middle of a mail: what follows is read in another one.
-    pub(crate) spent: bool,
+    /// Why the server did not give a mail that it has; the others were read.
+    pub(crate) refused: Option<TransportError>,
     /// The mails that the server was told about.
     pub(crate) told: Vec<LedgerId>,
 }
@@ -123,7 +120,7 @@ impl Reader<'_> {
     }
 
     /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.
-    fn holds(&self) -> Result<(), Broken> {
+    pub(crate) fn holds(&self) -> Result<(), Broken> {
         if self.charge.holds() { Ok(()) } else { Err(Broken::Lost) }
     }
 
@@ -135,64 +132,110 @@ impl Reader<'_> {
         folder: &Folder,
         look: Look,
     ) -> Result<Round, Broken> {
-        let mut round = Round::default();
-        self.store_new(inbox, session, folder, look, &mut round).await?;
-        if !round.spent {
-            round.told = self.settle(inbox, session, &folder.place, &round).await?;
-        }
+        let mut round = self.store_new(inbox, session, folder, look).await?;
+        round.told = self.settle(inbox, session, &folder.place, &round).await?;
         Ok(round)
     }
 
+    /// Fetches what is new and stores it, both at once: while some mails are committed the next ones come.
     async fn store_new(
         &self,
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
         folder: &Folder,
         look: Look,
-        round: &mut Round,
-    ) -> Result<(), Broken> {
+    ) -> Result<Round, Broken> {
         let place = &folder.place;
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let mut after = match intake.contact(place).await? {
+        let after = match intake.contact(place).await? {
             Contact::First => self.first_contact(inbox, session, place).await?,
             Contact::Renumbered => None,
             Contact::Known { frontier }
                 if look == Look::IfNews && frontier > 0 && !folder.selected.may_hold_above(frontier) =>
             {
-                return Ok(());
+                return Ok(Round::default());
             }
             Contact::Known { frontier } => (frontier > 0).then_some(RemoteKey::Uid(frontier)),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
-        loop {
-            let window = session.list(after.as_ref(), WINDOW).await?;
+        let (sender, arrivals) = channel(1);
+        let collector = Collector::new(&self.worker.postroom, sender);
+        let mut storing = pin!(self.store_all(inbox, place, &contracts, arrivals));
+        let mut fetching = pin!(self.fetch_new(inbox, session, place, after, collector));
+        let round = tokio::select! {
+            biased;
+            // It ends by itself when nothing more comes; before, because it failed.
+            stored = &mut storing => {
+                stored?;
+                fetching.await?
+            }
+            fetched = &mut fetching => {
+                // However the server failed, what came whole is kept.
+                storing.await?;
+                fetched?
+            }
+        };
+        // A folder that has no UIDs, or no mail, is known from now on too.
+        if !round.more {
+            self.holds()?;
+            intake.advance(self.worker.postroom.now(), place, 0).await?;
+        }
+        Ok(round)
+    }
+
+    /// Fetches what the ledger does not have, in windows, and hands it to `collector`.
+    async fn fetch_new(
+        &self,
+        inbox: &Inbox,
+        session: &mut dyn IncomingSession,
+        place: &Place,
+        mut after: Option<RemoteKey>,
+        mut collector: Collector<'_>,
+    ) -> Result<Round, Broken> {
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        let limit = self.mailbox.settings.max_message();
+        let mut room = usize::try_from(inbox.per_round()).unwrap_or(usize::MAX);
+        let mut round = Round::default();
+        'windows: loop {
+            let mut window = session.list(after.as_ref(), WINDOW).await?;
+            let is_last = window.len() < WINDOW;
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
-            let unknown = intake.unknown(place, &keys).await?;
-            for listed in window.iter().filter(|listed| unknown.contains(&listed.key)) {
-                if round.stored >= inbox.per_round() || self.worker.is_stopping() {
+            let unknown: BTreeSet<RemoteKey> = intake.unknown(place, &keys).await?.into_iter().collect();
+            window.retain(|listed| unknown.contains(&listed.key));
+            let mut rest = window.as_slice();
+            while !rest.is_empty() {
+                if room == 0 || self.worker.is_stopping() {
                     round.more = true;
-                    return Ok(());
+                    break 'windows;
                 }
-                let whole = self.take(inbox, session, place, listed, &contracts, round).await?;
-                if !whole {
-                    // The session may have been left in the middle of that mail: the next round goes on behind it.
-                    (round.more, round.spent) = (true, true);
-                    return Ok(());
+                let (some, later) = rest.split_at(at_once(rest).min(room));
+                (rest, room) = (later, room - some.len());
+                collector.expect(some);
+                let fetched = session.fetch_many(some, limit, &mut collector).await;
+                if let Some(error) = collector.failure() {
+                    return Err(error.into());
+                }
+                // What came before it broke is whole.
+                let is_taken = collector.flush().await;
+                fetched?;
+                if !is_taken {
+                    return Ok(round);
                 }
             }
-            self.holds()?;
-            if let RemoteKey::Uid(uid) = last {
-                intake.advance(self.worker.postroom.now(), place, uid).await?;
+            // What the server refuses to give is asked for again.
+            if let (RemoteKey::Uid(uid), None) = (&last, collector.refused())
+                && !collector.reached(*uid).await
+            {
+                return Ok(round);
             }
             after = Some(last);
-            if window.len() < WINDOW {
+            if is_last {
                 break;
             }
         }
-        // A folder that has no UIDs, or no mail, is known from now on too.
-        self.holds()?;
-        Ok(intake.advance(self.worker.postroom.now(), place, 0).await?)
+        round.refused = collector.refused().cloned();
+        Ok(round)
     }
 
     /// Leaves out what the baseline leaves out; gives the key behind which mail counts.
@@ -234,93 +277,6 @@ impl Reader<'_> {
         Ok(after.filter(|_| since.is_none()))
     }
 
-    /// Fetches one mail and stores it; gives whether it could be fetched whole.
-    async fn take(
-        &self,
-        inbox: &Inbox,
-        session: &mut dyn IncomingSession,
-        place: &Place,
-        listed: &Listed,
-        contracts: &[Contract],
-        round: &mut Round,
-    ) -> Result<bool, Broken> {
-        let postroom = &self.worker.postroom;
-        let now = postroom.now();
-        let mut collector = Collector::new(postroom.store(), now);
-        let limit = self.mailbox.settings.max_message();
-        let fetched = session.fetch(&listed.key, limit, &mut collector).await;
-        if let Some(error) = collector.failure() {
-            return Err(error.into());
-        }
-        let whole = match fetched {
-            Ok(()) => true,
-            // Somebody took it away between the listing and the fetch: there is nothing to lose.
-            Err(error) if error.kind() == TransportKind::Gone => return Ok(true),
-            Err(error) if error.kind() == TransportKind::TooLarge => false,
-            Err(error) => return Err(error.into()),
-        };
-        let Collected { head, size, sha256, raw } = collector.finish().await?;
-        let mail = parse(head);
-        let mut sorting = postroom.sorted(&mail, contracts).await?;
-        if !whole {
-            sorting.state = State::Dead;
-            sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
-        }
-        let id = postroom.fresh(now, LedgerId::new)?;
-        let received = self.received(inbox, place, listed, now, id, (&mail, size, sha256, raw), sorting);
-        let (mailbox, contract, state) = (self.mailbox.id, received.contract.clone(), received.state);
-        let intake: &dyn LedgerIntake = postroom.store();
-        if let Stored::New(id) = intake.store(now, &received).await? {
-            round.stored += 1;
-            postroom.observe(&Event::Stored { id, mailbox, contract, state });
-            postroom.ports.bell.notify_one();
-        }
-        Ok(whole)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one row")]
-    fn received(
-        &self,
-        inbox: &Inbox,
-        place: &Place,
-        listed: &Listed,
-        now: Timestamp,
-        id: LedgerId,
-        (mail, size, sha256, raw): (&Mail, u64, [u8; 32], RawMail),
-        sorting: Sorted,
-    ) -> Received {
-        let mut state = sorting.state;
-        let mut reasons = sorting.reasons;
-        let old = match inbox.baseline() {
-            Baseline::Days(days) if listed.arrived.is_none() => {
-                mail.date.is_some_and(|date| date < now - DAY * days)
-            }
-            _ => false,
-        };
-        if old && state == State::Stored {
-            state = State::Ignored;
-            reasons.push("baseline".to_owned());
-        }
-        let safe = !matches!(state, State::Dead | State::Ignored);
-        Received {
-            id,
-            place: place.clone(),
-            key: listed.key.clone(),
-            sha256,
-            size,
-            arrived: listed.arrived,
-            state,
-            contract: sorting.contract,
-            reasons,
-            record: sorting.record,
-            message_id: mail.message_id.clone(),
-            sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
-            subject: mail.subject.clone(),
-            settle_at: if safe { settle_at(inbox.after(), now) } else { None },
-            raw,
-        }
-    }
-
     /// Tells the server what is due.
     async fn settle(
         &self,
@@ -346,12 +302,14 @@ impl Reader<'_> {
     }
 }
 
-fn settle_at(after: &AfterStore, now: Timestamp) -> Option<Timestamp> {
-    match after {
-        AfterStore::DeleteAfterDays(days) => Some(now + DAY * *days),
-        AfterStore::Seen | AfterStore::Delete | AfterStore::Move(_) => Some(now),
-        _ => None,
-    }
+/// How many of the first of these mails are asked for by one call: a stop waits for no more than that.
+fn at_once(mails: &[Listed]) -> usize {
+    let mut bytes: u64 = 0;
+    let small = mails.iter().take(CALL).take_while(|listed| {
+        bytes = bytes.saturating_add(listed.size);
+        bytes <= CALL_BYTES
+    });
+    small.count().max(1)
 }
 
 fn effect(after: &AfterStore) -> Option<Effect> {

@@ -67,6 +67,7 @@ mod explain;
 mod fetch;
 mod handle;
 mod handler;
+mod intake;
 mod lanes;
 mod links;
 mod maintain;

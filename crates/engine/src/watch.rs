@@ -170,8 +170,6 @@ enum Left {
     Nothing,
     /// More, once others had their turn.
     More,
-    /// More, in another session.
-    Elsewhere,
 }
 
 /// Reads, and waits for news in the same session where its server allows that.
@@ -192,7 +190,6 @@ async fn reside(
         let left = Box::pin(read(worker, charge, mailbox, look, stay)).await?;
         match left {
             _ if charge.is_ending() || worker.is_stopping() => return Ok(Visit::Over),
-            Left::Elsewhere => return Ok(Visit::Again(Duration::ZERO)),
             // What a server keeps at the end only is told in a session of its own.
             Left::More if !stay.folder.is_live() => return Ok(Visit::Again(Duration::ZERO)),
             Left::More => continue,
@@ -240,11 +237,11 @@ async fn read(
     } else {
         stay.told.extend(round.told);
     }
-    Ok(match (round.more, round.spent) {
-        (_, true) => Left::Elsewhere,
-        (true, false) => Left::More,
-        (false, false) => Left::Nothing,
-    })
+    match round.refused {
+        Some(error) => Err(error.into()),
+        None if round.more => Ok(Left::More),
+        None => Ok(Left::Nothing),
+    }
 }
 
 /// Waits until there may be something to read in this session; or gives how the visit ends.

@@ -175,6 +175,8 @@ macro_rules! conformance_tests {
             two_mails_of_the_same_bytes_in_one_epoch_are_two
             a_staged_content_becomes_real_with_its_row
             what_the_baseline_leaves_out_is_ignored_for_good
+            many_mails_are_stored_by_one_call_in_their_order
+            of_mails_that_are_stored_together_all_are_there_or_none
             a_renumbered_folder_is_recognised_by_its_bytes
             n_copies_account_for_at_most_n_mails
             the_same_bytes_in_another_folder_or_mailbox_are_another_mail

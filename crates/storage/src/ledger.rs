@@ -114,12 +114,14 @@ pub trait LedgerIntake: Send + Sync {
     /// `baseline`, which can't be replayed. Known keys are left as they are.
     async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()>;
 
-    /// Stores a mail with its bytes, in one transaction that is on the medium when this returns. A known key changes
-    /// nothing; see [`Stored`]. A recognised mail is told to its server again, if it was to be told at all.
+    /// Stores mails with their bytes, all of them in one transaction that is on the medium when this returns, or none. No two
+    /// of them have the same key. Gives what became of each; they count as stored in their order. A known key changes nothing; see
+    /// [`Stored`]. A recognised mail is told to its server again, if it was to be told at all.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`] when a staged content is not there in its whole size.
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored>;
+    /// [`crate::ErrorKind::NotFound`] when a staged content is not there in its whole size. Whoever stores many and fails may store
+    /// each by itself: one that can't be stored keeps the others from it no longer then.
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>>;
 
     /// At most `limit` mails of a place whose server is to be told by `now`, in the order in which they were stored.
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>>;

@@ -58,6 +58,8 @@ enum Fault {
     SweepsAll,
     /// Mail of a renumbered folder is new.
     RecognisesNothing,
+    /// Mails that are stored together are stored one by one.
+    StoresSome,
     /// A page begins at its own last row.
     RepeatsRows,
     /// A save does not look at the revision.
@@ -348,12 +350,21 @@ through! { LedgerIntake:
         }
     }
 
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
-        let mut mail = mail.clone();
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+        let mut mails = mails.to_vec();
         if self.is(Fault::RecognisesNothing) {
-            mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
+            for mail in &mut mails {
+                mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
+            }
         }
-        self.inner.store(now, &mail).await
+        if !self.is(Fault::StoresSome) {
+            return self.inner.store(now, &mails).await;
+        }
+        let mut stored = Vec::new();
+        for mail in mails {
+            stored.extend(self.inner.store(now, &[mail]).await?);
+        }
+        Ok(stored)
     }
 }
 
@@ -465,6 +476,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (Fault::StoresSome, "ledger::of_mails_that_are_stored_together_all_are_there_or_none"),
         (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
         (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
         (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use postroom_core::id::BodyId;
 
-use super::fixture::{add, at, change, enqueue, inbox, kind, outbox, place, prepared, received};
+use super::fixture::{add, at, change, enqueue, inbox, kind, outbox, place, prepared, received, store_one};
 use super::subject::Subject;
 use crate::bodies::PIECE;
 use crate::error::ErrorKind;
@@ -45,7 +45,7 @@ pub(super) async fn a_sweep_takes_only_what_nobody_refers_to_and_is_old(subject:
     enqueue(&store, &mail).await.expect("enqueue");
     let inbox = add(&store, inbox("imap.acme.example")).await;
     let got = received(1, &place(inbox, 1), 1, "bytes");
-    store.store(at(0), &got).await.expect("store");
+    store_one(&store, at(0), &got).await.expect("store");
     let piece = || Bytes::from_static(b"piece");
     store.stage(at(0), body(1), 0, piece()).await.expect("stage");
     store.stage(at(10), body(1), 1, piece()).await.expect("stage");

@@ -122,7 +122,7 @@ pub(super) async fn received_mail_has_events_and_what_a_baseline_leaves_out_has_
     let place = place(inbox, 1);
     store.skip(at(0), &place, &[RemoteKey::Uid(1)]).await.expect("skip");
     let mail = received(2, &place, 2, "one");
-    store.store(at(1), &mail).await.expect("store");
+    store_one(&store, at(1), &mail).await.expect("store");
     store.settled(at(2), &[mail.id]).await.expect("settled");
     let events = all(&store).await;
     let its = EventSubject::Ledger(LedgerId::from_uuid(mail.id.uuid()));

@@ -21,7 +21,7 @@ use postroom_core::time::Timestamp;
 
 use crate::Store;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{RawMail, Received};
+use crate::ledger::{RawMail, Received, Stored};
 use crate::queue::Enqueued;
 use crate::registry::Change;
 
@@ -241,6 +241,11 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         settle_at: None,
         raw: RawMail::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
     }
+}
+
+/// Stores one mail in a call of its own.
+pub(super) async fn store_one(store: &Arc<dyn Store>, now: Timestamp, mail: &Received) -> Result<Stored> {
+    Ok(store.store(now, std::slice::from_ref(mail)).await?[0])
 }
 
 /// The kind of an error that has to be one.

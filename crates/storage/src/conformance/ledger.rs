@@ -10,7 +10,7 @@ use postroom_core::ledger::{Event, Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 
 use super::fixture::{
-    actor, add, at, contract_id, inbox, kind, ledger_id, place, received, save_contract, worker,
+    actor, add, at, contract_id, inbox, kind, ledger_id, place, received, save_contract, store_one, worker,
 };
 use super::subject::Subject;
 use crate::Store;
@@ -28,7 +28,7 @@ async fn with_inbox(subject: Subject) -> (Arc<dyn Store>, Place) {
 }
 
 async fn keep(store: &Arc<dyn Store>, mail: &Received) -> LedgerId {
-    assert_eq!(store.store(at(0), mail).await.expect("store"), Stored::New(mail.id));
+    assert_eq!(store_one(&store, at(0), mail).await.expect("store"), Stored::New(mail.id));
     mail.id
 }
 
@@ -176,12 +176,69 @@ pub(super) async fn a_stored_mail_is_shown_with_every_field(subject: Subject) {
     assert!(LedgerDesk::show(&*store, ledger_id(99)).await.expect("show").is_none());
 }
 
+pub(super) async fn many_mails_are_stored_by_one_call_in_their_order(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep_all(&store, &seven, 1..=2).await;
+    let eight = place(seven.mailbox, 8);
+    keep(&store, &received(3, &eight, 3, "bytes 3")).await;
+    let body = BodyId::new(at(0), [1; 10]);
+    store.stage(at(0), body, 0, Bytes::from_static(b"staged")).await.expect("stage");
+    let mut large = received(14, &eight, 14, "staged");
+    large.raw = RawMail::Staged(BodyRef { id: body, size: large.size, sha256: large.sha256 });
+    let mut dead = received(15, &eight, 15, "dead bytes");
+    // What a stranger wrote may have a NUL, and may have been made to end a statement.
+    (dead.state, dead.subject) = (State::Dead, "\"'; NUL: \0, behind it".to_owned());
+    let other = Place { folder: "INBOX".to_owned(), ..seven.clone() };
+    let mails = [
+        received(11, &eight, 51, "bytes 2"),
+        received(12, &eight, 3, "bytes 3"),
+        received(13, &eight, 13, "bytes 13"),
+        large,
+        dead,
+        received(16, &other, 1, "bytes 2"),
+    ];
+    let stored = store.store(at(9), &mails).await.expect("store");
+    let new = |number| Stored::New(ledger_id(number));
+    let known = [Stored::Recognised(ledger_id(2)), Stored::Known(ledger_id(3))];
+    assert_eq!(stored, [known.as_slice(), &[new(13), new(14), new(15), new(16)]].concat());
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [1, 2, 3, 13, 14, 15, 16].map(ledger_id));
+    for (number, bytes) in [(13, "bytes 13"), (14, "staged"), (15, "dead bytes"), (16, "bytes 2")] {
+        let shown = show(&store, ledger_id(number)).await;
+        assert_eq!(whole(&store, shown.body.expect("it has its bytes")).await, bytes.as_bytes());
+        assert_eq!((shown.item.stored_at, shown.timeline.len()), (at(9), 1), "{number}");
+        assert_eq!(shown.timeline[0].state, Some(shown.item.state));
+    }
+    let subject = show(&store, ledger_id(15)).await.item.subject;
+    assert!(subject.starts_with("\"'; NUL: ") && subject.ends_with(", behind it"), "{subject:?}");
+    assert_eq!(store.store(at(10), &[]).await.expect("nothing is stored"), []);
+    // Of one mailbox the first that was stored is handled first, and the dead one is handed to nobody.
+    let mut handed = Vec::new();
+    while let Some(claimed) = claim_at(&store, 10, 10, 1).await.pop() {
+        handed.push(claimed.item.id);
+        assert!(finish(&store, 10, &result(&claimed, Event::Handle, 0)).await);
+    }
+    assert_eq!(handed, [1, 2, 3, 13, 14, 16].map(ledger_id));
+}
+
+pub(super) async fn of_mails_that_are_stored_together_all_are_there_or_none(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep(&store, &received(1, &seven, 1, "bytes 1")).await;
+    let eight = place(seven.mailbox, 8);
+    let mut torn = received(13, &eight, 13, "torn");
+    torn.raw = RawMail::Staged(BodyRef { id: BodyId::new(at(0), [2; 10]), size: 4, sha256: torn.sha256 });
+    let mails = [received(11, &eight, 51, "bytes 1"), received(12, &eight, 12, "bytes 12"), torn];
+    assert_eq!(kind(store.store(at(9), &mails).await), ErrorKind::NotFound);
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [ledger_id(1)]);
+    assert_eq!(told(&store, ledger_id(1)).await, ["stored"], "it was not recognised either");
+    assert_eq!(store.unknown(&eight, &uids([51, 12])).await.expect("unknown"), uids([51, 12]));
+}
+
 pub(super) async fn a_known_key_changes_nothing(subject: Subject) {
     let (store, place) = with_inbox(subject).await;
     let first = received(1, &place, 42, "bytes");
     keep(&store, &first).await;
     let other = received(2, &place, 42, "other bytes");
-    assert_eq!(store.store(at(1), &other).await.expect("store"), Stored::Known(first.id));
+    assert_eq!(store_one(&store, at(1), &other).await.expect("store"), Stored::Known(first.id));
     assert_eq!(listed(&store, LedgerQuery::default()).await, [first.id]);
     assert_eq!(told(&store, first.id).await, ["stored"]);
 }
@@ -189,7 +246,7 @@ pub(super) async fn a_known_key_changes_nothing(subject: Subject) {
 pub(super) async fn the_same_mail_stored_at_once_is_one_row(subject: Subject) {
     let (store, place) = with_inbox(subject).await;
     let (one, two) = (received(1, &place, 42, "bytes"), received(2, &place, 42, "bytes"));
-    let (a, b) = tokio::join!(store.store(at(0), &one), store.store(at(0), &two));
+    let (a, b) = tokio::join!(store_one(&store, at(0), &one), store_one(&store, at(0), &two));
     let both = [a.expect("store"), b.expect("store")];
     let new: Vec<_> = both.iter().filter(|stored| matches!(stored, Stored::New(_))).collect();
     assert_eq!(new.len(), 1, "{both:?}");
@@ -221,7 +278,7 @@ pub(super) async fn a_staged_content_becomes_real_with_its_row(subject: Subject)
     let mut torn = received(2, &place, 2, "bytes");
     for (id, size) in [(BodyId::new(at(0), [2; 10]), 5), (id, mail.size + 1)] {
         torn.raw = RawMail::Staged(BodyRef { id, size, ..staged.clone() });
-        assert_eq!(kind(store.store(at(1), &torn).await), ErrorKind::NotFound);
+        assert_eq!(kind(store_one(&store, at(1), &torn).await), ErrorKind::NotFound);
     }
     assert_eq!(listed(&store, LedgerQuery::default()).await, [mail.id]);
 }
@@ -242,7 +299,7 @@ pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Su
     let refused = kind(store.replay(at(1), &actor(), skipped).await);
     assert_eq!(refused, ErrorKind::ContentGone, "there are no bytes to handle");
     let again = received(9, &place, 1, "its bytes");
-    assert!(matches!(store.store(at(1), &again).await.expect("store"), Stored::Known(_)));
+    assert!(matches!(store_one(&store, at(1), &again).await.expect("store"), Stored::Known(_)));
     assert_eq!(unsettled(&store, 9999, &place).await, []);
     assert_eq!(claim_at(&store, 1, 10, 1).await.len(), 1);
 }
@@ -252,8 +309,8 @@ pub(super) async fn a_renumbered_folder_is_recognised_by_its_bytes(subject: Subj
     keep_all(&store, &seven, 1..=2).await;
     let eight = place(seven.mailbox, 8);
     let moved = received(11, &eight, 51, "bytes 1");
-    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Recognised(ledger_id(1)));
-    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Known(ledger_id(1)));
+    assert_eq!(store_one(&store, at(9), &moved).await.expect("store"), Stored::Recognised(ledger_id(1)));
+    assert_eq!(store_one(&store, at(9), &moved).await.expect("store"), Stored::Known(ledger_id(1)));
     let shown = show(&store, ledger_id(1)).await;
     assert_eq!((shown.item.epoch, shown.item.key, shown.item.state), (8, RemoteKey::Uid(51), State::Stored));
     assert_eq!(told(&store, ledger_id(1)).await, ["stored", "recognised"]);
@@ -270,7 +327,7 @@ pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
     let eight = place(seven.mailbox, 8);
     let mut found = Vec::new();
     for (number, uid) in [(11, 1), (12, 2), (13, 3)] {
-        found.push(store.store(at(1), &received(number, &eight, uid, "bytes")).await.expect("store"));
+        found.push(store_one(&store, at(1), &received(number, &eight, uid, "bytes")).await.expect("store"));
     }
     found.sort_by_key(|stored| match stored {
         Stored::Recognised(id) | Stored::New(id) | Stored::Known(id) => *id,
@@ -278,7 +335,7 @@ pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
     let (one, two, three) = (ledger_id(1), ledger_id(2), ledger_id(13));
     assert_eq!(found, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
     let nine = place(seven.mailbox, 9);
-    let again = store.store(at(2), &received(14, &nine, 1, "bytes")).await.expect("store");
+    let again = store_one(&store, at(2), &received(14, &nine, 1, "bytes")).await.expect("store");
     assert!(matches!(again, Stored::Recognised(_)), "renumbered once more");
 }
 
@@ -322,8 +379,8 @@ pub(super) async fn a_recognised_mail_is_settled_again(subject: Subject) {
     store.settled(at(1), &[mail.id]).await.expect("settled");
     let eight = place(seven.mailbox, 8);
     let moved = received(11, &eight, 5, "bytes");
-    store.store(at(2), &moved).await.expect("store");
-    store.store(at(2), &received(12, &eight, 6, "never told")).await.expect("store");
+    store_one(&store, at(2), &moved).await.expect("store");
+    store_one(&store, at(2), &received(12, &eight, 6, "never told")).await.expect("store");
     assert_eq!(unsettled(&store, 2, &eight).await, [mail.id], "the server came back from before it was told");
     assert_eq!(unsettled(&store, 2, &seven).await, []);
 }
@@ -707,7 +764,7 @@ pub(super) async fn the_key_of_a_pruned_mail_is_known_and_it_can_not_be_replayed
     assert_eq!(store.unknown(&seven, &uids(1..=8)).await.expect("unknown"), uids([8]));
     let eight = place(seven.mailbox, 8);
     let again = received(11, &eight, 51, "bytes 1");
-    assert_eq!(store.store(at(9), &again).await.expect("store"), Stored::Recognised(ledger_id(1)));
+    assert_eq!(store_one(&store, at(9), &again).await.expect("store"), Stored::Recognised(ledger_id(1)));
 }
 
 pub(super) async fn a_replayed_mail_is_kept_anew(subject: Subject) {

@@ -12,7 +12,7 @@ use postroom_core::template::Template;
 
 use super::fixture::{
     actor, add, address, at, change, contract_id, enqueue, inbox, kind, mailbox, outbox, outbox_draft,
-    outbox_with_companion, place, prepared, received, save_contract, save_step, step_key,
+    outbox_with_companion, place, prepared, received, save_contract, save_step, step_key, store_one,
 };
 use super::subject::Subject;
 use crate::Store;
@@ -384,7 +384,9 @@ pub(super) async fn uses_name_everything_that_links_to_a_mailbox(subject: Subjec
     enqueue(&store, &prepared(&store, 1, "ACME").await).await.expect("enqueue");
     let box_place = place(r#in, 1);
     for uid in 1..=2 {
-        store.store(at(0), &received(uid, &box_place, uid, &format!("bytes {uid}"))).await.expect("store");
+        store_one(&store, at(0), &received(uid, &box_place, uid, &format!("bytes {uid}")))
+            .await
+            .expect("store");
     }
     let claimed =
         LedgerWork::claim(&*store, at(1), 1, super::fixture::worker(1), at(30)).await.expect("claim");
@@ -529,7 +531,7 @@ pub(super) async fn a_mailbox_whose_mail_waits_is_not_removed_even_with_a_replac
     );
     let (r#in, other) =
         (add(&store, inbox("imap.acme.example")).await, add(&store, inbox("b.example")).await);
-    store.store(at(0), &received(1, &place(r#in, 1), 1, "bytes")).await.expect("store");
+    store_one(&store, at(0), &received(1, &place(r#in, 1), 1, "bytes")).await.expect("store");
     assert_eq!(kind(store.remove(&change(), r#in, Some(other)).await), ErrorKind::InUse);
 }
 

@@ -9,6 +9,7 @@ use postroom_core::time::Timestamp;
 
 use super::rows::{Referred, Rows, StoredMail, count, page, remote};
 use super::store::MemoryStore;
+use crate::bodies::BodyRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
@@ -113,6 +114,38 @@ impl Rows {
         self.publish_received(id);
     }
 
+    /// Whether a staged content is there in its whole size.
+    fn has_whole(&self, staged: &BodyRef) -> bool {
+        let length = |piece: &bytes::Bytes| u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        let body = self.bodies.get(&staged.id);
+        body.is_some_and(|body| body.pieces.values().map(length).sum::<u64>() == staged.size)
+    }
+
+    fn receive(&mut self, now: Timestamp, mail: &Received) -> Stored {
+        if let Some(id) = self.remote.get(&remote(&mail.place, &mail.key)) {
+            return Stored::Known(*id);
+        }
+        if let Some(id) = self.renumbered(mail) {
+            self.renumber(now, id, mail);
+            return Stored::Recognised(id);
+        }
+        let body = match &mail.raw {
+            RawMail::Whole(content) => {
+                let id = BodyId::from_uuid(mail.id.uuid());
+                self.add_body(now, id, content);
+                id
+            }
+            RawMail::Staged(staged) => {
+                if let Some(body) = self.bodies.get_mut(&staged.id) {
+                    body.referred = Referred::Yes;
+                }
+                staged.id
+            }
+        };
+        self.insert_received(now, mail, Some(body), Some(mail.sha256));
+        Stored::New(mail.id)
+    }
+
     fn desk(
         &mut self,
         id: LedgerId,
@@ -182,34 +215,13 @@ impl LedgerIntake for MemoryStore {
         Ok(())
     }
 
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
         let mut rows = self.rows();
-        if let Some(id) = rows.remote.get(&remote(&mail.place, &mail.key)) {
-            return Ok(Stored::Known(*id));
+        let torn = |mail: &Received| matches!(&mail.raw, RawMail::Staged(staged) if !rows.has_whole(staged));
+        if mails.iter().any(torn) {
+            return Err(Error::new(ErrorKind::NotFound, "store received mails"));
         }
-        if let Some(id) = rows.renumbered(mail) {
-            rows.renumber(now, id, mail);
-            return Ok(Stored::Recognised(id));
-        }
-        let body = match &mail.raw {
-            RawMail::Whole(content) => {
-                let id = BodyId::from_uuid(mail.id.uuid());
-                rows.add_body(now, id, content);
-                id
-            }
-            RawMail::Staged(staged) => {
-                let body = rows.bodies.get_mut(&staged.id);
-                let size = |pieces: &std::collections::BTreeMap<u32, bytes::Bytes>| {
-                    pieces.values().map(|piece| u64::try_from(piece.len()).unwrap_or(u64::MAX)).sum::<u64>()
-                };
-                let whole = body.filter(|body| size(&body.pieces) == staged.size);
-                let missing = || Error::new(ErrorKind::NotFound, "store a received mail");
-                whole.ok_or_else(missing)?.referred = Referred::Yes;
-                staged.id
-            }
-        };
-        rows.insert_received(now, mail, Some(body), Some(mail.sha256));
-        Ok(Stored::New(mail.id))
+        Ok(mails.iter().map(|mail| rows.receive(now, mail)).collect())
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {

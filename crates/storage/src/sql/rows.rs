@@ -4,7 +4,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use data_encoding::HEXLOWER;
 use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, QueueId, Revision, WorkerId};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use postroom_core::id::{ContractId, RecordId};
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
 use postroom_core::message::Priority;
 use postroom_core::suppression::Suppression;
@@ -12,9 +16,15 @@ use postroom_core::time::Timestamp;
 use postroom_core::violation::Invalid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use crate::ledger::Received;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use crate::transition::ledger::LedgerRow;
 use crate::watches::{Watch, Way};
 
 /// A row that was written by a newer release, or damaged.
@@ -132,6 +142,40 @@ pub(super) fn queue_ids(ids: impl IntoIterator<Item = QueueId>) -> Result<String
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(super) fn ledger_ids(ids: impl IntoIterator<Item = LedgerId>) -> Result<String> {
     to_json(&ids.into_iter().map(|id| hex(id.uuid())).collect::<Vec<_>>())
+}
+
+/// Where a received mail lies and what its bytes are, for JSON that a statement takes apart.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) fn sought(mail: &Received) -> Value {
+    let place = &mail.place;
+    json!([place.mailbox.number(), place.folder, place.epoch, mail.key, HEXLOWER.encode(&mail.sha256)])
+}
+
+/// A received mail that is new, for JSON that a statement takes apart.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) fn received_row(now: Timestamp, mail: &Received, body: BodyId) -> Result<Value> {
+    let row = LedgerRow::received(now, mail, Some(body));
+    Ok(json!([
+        hex(mail.id.uuid()),
+        mail.place.mailbox.number(),
+        mail.place.folder,
+        mail.place.epoch,
+        mail.key,
+        HEXLOWER.encode(&mail.sha256),
+        mail.size,
+        mail.arrived.map(Timestamp::as_millis),
+        now.as_millis(),
+        mail.state,
+        mail.contract.as_ref().map(ContractId::as_str),
+        to_json(&mail.reasons)?,
+        mail.record.as_ref().map(RecordId::as_str),
+        mail.message_id,
+        mail.sender,
+        mail.subject,
+        mail.settle_at.map(Timestamp::as_millis),
+        hex(body.uuid()),
+        row.finished_at.map(Timestamp::as_millis),
+    ]))
 }
 
 /// The columns of a mailbox: id, settings, status, revision, changed_by, changed_at.

@@ -2,6 +2,7 @@
 
 pub(super) mod desk;
 pub(super) mod host;
+pub(super) mod insert;
 pub(super) mod intake;
 pub(super) mod retention;
 pub(super) mod row;

@@ -1,30 +1,40 @@
 //! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use postroom_core::id::{ContractId, LedgerId, RecordId};
+use postroom_core::id::{LedgerId, MailboxId};
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
 
+use super::insert::insert;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
-use crate::sql::mysql::bodies;
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
-use crate::sql::rows::{big, hex, ledger_ids, new_body_id, new_ledger_id, small, text, to_json};
-use crate::transition::ledger::LedgerRow;
+use crate::sql::rows::{big, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 
 pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
     EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = ? AND folder = ?)";
 
-pub(in crate::sql::mysql) const KNOWN: &str = "SELECT id FROM postroom_ledger_mail
-    WHERE mailbox = ? AND folder = ? AND epoch = ? AND remote_key = ?";
+/// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
+pub(in crate::sql::mysql) const LOOK: &str = concat!(
+    "SELECT (SELECT m.id FROM postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_key)
+        WHERE m.mailbox = j.mailbox AND m.folder = CAST(j.folder AS BINARY) AND m.epoch = j.epoch
+            AND m.remote_key = CAST(j.sought AS BINARY)),
+    EXISTS (SELECT 1 FROM postroom_ledger_mail t FORCE INDEX (postroom_ledger_mail_content)
+        WHERE t.mailbox = j.mailbox AND t.folder = CAST(j.folder AS BINARY) AND t.sha256 = UNHEX(j.content))
+    FROM ",
+    json_rows!("?"; mailbox number "[0]", folder text "[1]", epoch number "[2]", sought text "[3]", content key "[4]"),
+    " j ORDER BY j.place"
+);
 
 pub(in crate::sql::mysql) const UNKNOWN: &str = concat!(
     "SELECT CAST(j.place AS SIGNED) FROM ",
@@ -43,11 +53,6 @@ pub(in crate::sql::mysql) const RENUMBERED: &str =
 pub(in crate::sql::mysql) const UNSETTLED: &str =
     "SELECT id, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_telling)
     WHERE mailbox = ? AND folder = ? AND epoch = ? AND telling_at <= ? ORDER BY number LIMIT ?";
-
-const MAIL: &str = "INSERT INTO postroom_ledger_mail
-    (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
-        message_id, sender, subject, attempts, settle_at, body, finished_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)";
 
 /// A key that is there stays as it is. The parameters are mailbox, folder, epoch, time, rows.
 const SKIP: &str = concat!(
@@ -72,74 +77,40 @@ pub(in crate::sql::mysql) const SETTLED: &str = concat!(
     SET m.settled_at = ?"
 );
 
-const STAGE: &str = "store a received mail";
+pub(super) const STAGE: &str = "store received mails";
 
 /// How many keys one statement takes: at the longest they are 2 MB.
 const TOGETHER: usize = 2000;
 
-async fn insert(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<()> {
-    let body = match &mail.raw {
-        RawMail::Whole(content) => {
-            let id = new_body_id(now)?;
-            bodies::insert_all(tx, None, &[(id, content)]).await?;
-            id
-        }
-        RawMail::Staged(staged) => {
-            bodies::refer(tx, staged).await?;
-            staged.id
-        }
-    };
-    let row = LedgerRow::received(now, mail, Some(body));
-    let place = &mail.place;
-    let inserted = sqlx::query(MAIL)
-        .bind(mail.id.uuid())
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_bytes())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string().into_bytes())
-        .bind(mail.sha256.to_vec())
-        .bind(big(mail.size))
-        .bind(mail.arrived.map(Timestamp::as_millis))
-        .bind(now.as_millis())
-        .bind(mail.state.word())
-        .bind(mail.contract.as_ref().map(ContractId::as_str))
-        .bind(to_json(&mail.reasons)?)
-        .bind(mail.record.as_ref().map(RecordId::as_str))
-        .bind(mail.message_id.as_deref())
-        .bind(&mail.sender)
-        .bind(&mail.subject)
-        .bind(mail.settle_at.map(Timestamp::as_millis))
-        .bind(body.uuid())
-        .bind(row.finished_at.map(Timestamp::as_millis))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let number = big(inserted.last_insert_id());
-    if mail.state == State::Stored {
-        row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
-    }
-    let detail = mail.reasons.join(", ");
-    row::note(tx, [(mail.id, entry(now, "stored", Some(mail.state), detail))]).await
-}
-
-fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
+pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
     LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
 }
 
-async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<Stored> {
-    let place = &mail.place;
-    locks::intake(tx, place.mailbox).await?;
-    let known: Option<(Uuid,)> = sqlx::query_as(KNOWN)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_bytes())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string().into_bytes())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    if let Some((id,)) = known {
-        return Ok(Stored::Known(LedgerId::from_uuid(id)));
+async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+    let mailboxes: BTreeSet<MailboxId> = mails.iter().map(|mail| mail.place.mailbox).collect();
+    for mailbox in mailboxes {
+        locks::intake(tx, mailbox).await?;
     }
+    let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
+    let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    for (mail, (known, has_twin)) in mails.iter().zip(looks) {
+        stored.push(match known {
+            Some(id) => Stored::Known(LedgerId::from_uuid(id)),
+            None if has_twin && let Some(id) = recognised(tx, now, mail).await? => Stored::Recognised(id),
+            None => {
+                new.push(mail);
+                Stored::New(mail.id)
+            }
+        });
+    }
+    insert(tx, now, &new).await?;
+    Ok(stored)
+}
+
+/// Moves the row of a mail that had another key in an earlier epoch to the one that it has now.
+async fn recognised(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<Option<LedgerId>> {
+    let place = &mail.place;
     let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
         .bind(place.mailbox.number())
         .bind(place.folder.as_bytes())
@@ -149,10 +120,7 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> 
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else {
-        insert(tx, now, mail).await?;
-        return Ok(Stored::New(mail.id));
-    };
+    let Some((id, epoch, key)) = renumbered else { return Ok(None) };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
     let update =
         sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id);
@@ -160,7 +128,7 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> 
     let id = LedgerId::from_uuid(id);
     let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
     row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Stored::Recognised(id))
+    Ok(Some(id))
 }
 
 async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
@@ -236,8 +204,8 @@ impl LedgerIntake for MySqlStore {
         })
     }
 
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
-        write!(self.connections, STAGE, |tx| store_in(tx, now, mail).await)
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+        write!(self.connections, STAGE, |tx| store_in(tx, now, mails).await)
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {

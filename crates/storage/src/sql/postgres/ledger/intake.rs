@@ -1,30 +1,36 @@
 //! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use postroom_core::id::{ContractId, LedgerId, RecordId};
+use postroom_core::id::{LedgerId, MailboxId};
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::insert::insert;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
-use crate::sql::postgres::bodies;
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
-use crate::sql::postgres::plain::plain;
 use crate::sql::postgres::store::PgStore;
-use crate::sql::rows::{big, hex, new_body_id, new_ledger_id, small, text, to_json};
-use crate::transition::ledger::LedgerRow;
+use crate::sql::rows::{big, hex, new_ledger_id, small, text, to_json};
 
 pub(in crate::sql::postgres) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
     EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2)";
 
-pub(in crate::sql::postgres) const KNOWN: &str = "SELECT id FROM postroom_ledger_mail
-    WHERE mailbox = $1 AND folder = $2 AND epoch = $3 AND remote_key = $4";
+/// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
+pub(in crate::sql::postgres) const LOOK: &str = "SELECT
+    (SELECT m.id FROM postroom_ledger_mail m WHERE m.mailbox = j.mailbox AND m.folder = j.folder
+        AND m.epoch = j.epoch AND m.remote_key = j.sought),
+    EXISTS (SELECT 1 FROM postroom_ledger_mail t
+        WHERE t.mailbox = j.mailbox AND t.folder = j.folder AND t.sha256 = j.content OFFSET 0)
+    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[])
+        WITH ORDINALITY j (mailbox, folder, epoch, sought, content, place) ORDER BY j.place";
 
 pub(in crate::sql::postgres) const UNKNOWN: &str =
     "SELECT j.place FROM unnest($4::text[]) WITH ORDINALITY j (value, place)
@@ -42,11 +48,6 @@ pub(in crate::sql::postgres) const UNSETTLED: &str = "SELECT id, remote_key FROM
         AND settle_at IS NOT NULL AND settled_at IS NULL AND settle_at <= $4
     ORDER BY number LIMIT $5";
 
-const MAIL: &str = "INSERT INTO postroom_ledger_mail
-    (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
-        message_id, sender, subject, attempts, settle_at, body, finished_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0, $17, $18, $19) RETURNING number";
-
 const SKIP: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, size, stored_at, state, reasons, sender, subject, attempts)
     SELECT (value ->> 0)::uuid, $1, $2, $3, value ->> 1, 0, $5, 'ignored', '[\"baseline\"]', '', '', 0
@@ -56,70 +57,43 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
 pub(in crate::sql::postgres) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = $2
     WHERE settled_at IS NULL AND id = ANY($1::uuid[]) RETURNING id";
 
-const STAGE: &str = "store a received mail";
+pub(super) const STAGE: &str = "store received mails";
 
-async fn insert(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Result<()> {
-    let body = match &mail.raw {
-        RawMail::Whole(content) => {
-            let id = new_body_id(now)?;
-            bodies::insert(tx, id, content).await?;
-            id
-        }
-        RawMail::Staged(staged) => {
-            bodies::refer(tx, staged).await?;
-            staged.id
-        }
-    };
-    let row = LedgerRow::received(now, mail, Some(body));
-    let place = &mail.place;
-    let (number,): (i64,) = sqlx::query_as(MAIL)
-        .bind(mail.id.uuid())
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string())
-        .bind(mail.sha256.to_vec())
-        .bind(big(mail.size))
-        .bind(mail.arrived.map(Timestamp::as_millis))
-        .bind(now.as_millis())
-        .bind(mail.state.word())
-        .bind(mail.contract.as_ref().map(ContractId::as_str))
-        .bind(to_json(&mail.reasons)?)
-        .bind(mail.record.as_ref().map(RecordId::as_str))
-        .bind(mail.message_id.as_deref().map(plain))
-        .bind(plain(&mail.sender))
-        .bind(plain(&mail.subject))
-        .bind(mail.settle_at.map(Timestamp::as_millis))
-        .bind(body.uuid())
-        .bind(row.finished_at.map(Timestamp::as_millis))
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    if mail.state == State::Stored {
-        row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
-    }
-    let detail = mail.reasons.join(", ");
-    row::note(tx, [(mail.id, entry(now, "stored", Some(mail.state), detail))]).await
-}
-
-fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
+pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
     LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
 }
 
-async fn store_in(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Result<Stored> {
-    let place = &mail.place;
-    locks::intake(tx, place.mailbox).await?;
-    let known: Option<(Uuid,)> = sqlx::query_as(KNOWN)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    if let Some((id,)) = known {
-        return Ok(Stored::Known(LedgerId::from_uuid(id)));
+async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+    let mailboxes: BTreeSet<MailboxId> = mails.iter().map(|mail| mail.place.mailbox).collect();
+    for mailbox in mailboxes {
+        locks::intake(tx, mailbox).await?;
     }
+    let each = |column: fn(&Received) -> i64| mails.iter().map(column).collect::<Vec<_>>();
+    let look = sqlx::query_as(LOOK)
+        .bind(each(|mail| mail.place.mailbox.number()))
+        .bind(mails.iter().map(|mail| mail.place.folder.as_str()).collect::<Vec<_>>())
+        .bind(each(|mail| mail.place.epoch.into()))
+        .bind(mails.iter().map(|mail| mail.key.to_string()).collect::<Vec<_>>())
+        .bind(mails.iter().map(|mail| mail.sha256.to_vec()).collect::<Vec<_>>());
+    let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    for (mail, (known, has_twin)) in mails.iter().zip(looks) {
+        stored.push(match known {
+            Some(id) => Stored::Known(LedgerId::from_uuid(id)),
+            None if has_twin && let Some(id) = recognised(tx, now, mail).await? => Stored::Recognised(id),
+            None => {
+                new.push(mail);
+                Stored::New(mail.id)
+            }
+        });
+    }
+    insert(tx, now, &new).await?;
+    Ok(stored)
+}
+
+/// Moves the row of a mail that had another key in an earlier epoch to the one that it has now.
+async fn recognised(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Result<Option<LedgerId>> {
+    let place = &mail.place;
     let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
         .bind(place.mailbox.number())
         .bind(place.folder.as_str())
@@ -129,17 +103,14 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Res
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else {
-        insert(tx, now, mail).await?;
-        return Ok(Stored::New(mail.id));
-    };
+    let Some((id, epoch, key)) = renumbered else { return Ok(None) };
     let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
     let update = sqlx::query(sql).bind(id).bind(i64::from(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let id = LedgerId::from_uuid(id);
     let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
     row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Stored::Recognised(id))
+    Ok(Some(id))
 }
 
 async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
@@ -204,8 +175,8 @@ impl LedgerIntake for PgStore {
         })
     }
 
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
-        write!(self.connections, STAGE, |tx| store_in(tx, now, mail).await)
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+        write!(self.connections, STAGE, |tx| store_in(tx, now, mails).await)
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {

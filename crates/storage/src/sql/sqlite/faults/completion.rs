@@ -36,7 +36,7 @@ async fn claimed(store: &SqliteStore, ago: Duration) -> Committing {
         settle_at: None,
         raw: RawMail::Whole(Bytes::from_static(b"x")),
     };
-    store.store(now - ago, &mail).await.unwrap();
+    store.store(now - ago, &[mail]).await.unwrap();
     claim(store, ago).await
 }
 

@@ -1,28 +1,32 @@
 //! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
 
 use async_trait::async_trait;
-use postroom_core::id::{ContractId, LedgerId, RecordId};
+use postroom_core::id::LedgerId;
 use postroom_core::ledger::{Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
+use super::insert::insert;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
-use crate::sql::rows::{big, hex, ledger_ids, new_body_id, new_ledger_id, small, text, to_json};
-use crate::sql::sqlite::bodies;
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::sql::rows::{big, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
-use crate::transition::ledger::LedgerRow;
 
 pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
     EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2)";
 
-pub(in crate::sql::sqlite) const KNOWN: &str = "SELECT id FROM postroom_ledger_mail
-    WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3 AND remote_key = ?4";
+/// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
+pub(in crate::sql::sqlite) const LOOK: &str = "SELECT
+    (SELECT m.id FROM postroom_ledger_mail m WHERE m.mailbox = j.value ->> 0 AND m.folder = j.value ->> 1
+        AND m.epoch = j.value ->> 2 AND m.remote_key = j.value ->> 3),
+    EXISTS (SELECT 1 FROM postroom_ledger_mail t
+        WHERE t.mailbox = j.value ->> 0 AND t.folder = j.value ->> 1 AND t.sha256 = unhex(j.value ->> 4))
+    FROM json_each(?1) j ORDER BY j.key";
 
 pub(in crate::sql::sqlite) const UNKNOWN: &str = "SELECT j.key FROM json_each(?4) j
     WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m
@@ -38,11 +42,6 @@ pub(in crate::sql::sqlite) const UNSETTLED: &str = "SELECT id, remote_key FROM p
         AND settle_at IS NOT NULL AND settled_at IS NULL AND settle_at <= ?4
     ORDER BY number LIMIT ?5 + 0";
 
-const MAIL: &str = "INSERT INTO postroom_ledger_mail
-    (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
-        message_id, sender, subject, attempts, settle_at, body, finished_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 0, ?17, ?18, ?19) RETURNING number";
-
 const SKIP: &str = "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, size, stored_at, state, reasons, sender, subject, attempts)
     SELECT unhex(value ->> 0), ?1, ?2, ?3, value ->> 1, 0, ?5, 'ignored', '[\"baseline\"]', '', '', 0
@@ -52,69 +51,33 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
 pub(in crate::sql::sqlite) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = ?2
     WHERE settled_at IS NULL AND id IN (SELECT unhex(value) FROM json_each(?1)) RETURNING id";
 
-const STAGE: &str = "store a received mail";
+pub(super) const STAGE: &str = "store received mails";
 
-async fn insert(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) -> Result<()> {
-    let body = match &mail.raw {
-        RawMail::Whole(content) => {
-            let id = new_body_id(now)?;
-            bodies::insert(tx, &[(id, content)]).await?;
-            id
-        }
-        RawMail::Staged(staged) => {
-            bodies::refer(tx, staged).await?;
-            staged.id
-        }
-    };
-    let row = LedgerRow::received(now, mail, Some(body));
-    let place = &mail.place;
-    let (number,): (i64,) = sqlx::query_as(MAIL)
-        .bind(mail.id.uuid())
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string())
-        .bind(mail.sha256.to_vec())
-        .bind(big(mail.size))
-        .bind(mail.arrived.map(Timestamp::as_millis))
-        .bind(now.as_millis())
-        .bind(mail.state.word())
-        .bind(mail.contract.as_ref().map(ContractId::as_str))
-        .bind(to_json(&mail.reasons)?)
-        .bind(mail.record.as_ref().map(RecordId::as_str))
-        .bind(mail.message_id.as_deref())
-        .bind(mail.sender.as_str())
-        .bind(mail.subject.as_str())
-        .bind(mail.settle_at.map(Timestamp::as_millis))
-        .bind(body.uuid())
-        .bind(row.finished_at.map(Timestamp::as_millis))
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    if mail.state == State::Stored {
-        row::write_open(tx, number, mail.id, place.mailbox, &row).await?;
-    }
-    let detail = mail.reasons.join(", ");
-    row::note(tx, [(mail.id, entry(now, "stored", Some(mail.state), detail))]).await
-}
-
-fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
+pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
     LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
 }
 
-async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) -> Result<Stored> {
-    let place = &mail.place;
-    let known: Option<(Uuid,)> = sqlx::query_as(KNOWN)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(i64::from(place.epoch))
-        .bind(mail.key.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    if let Some((id,)) = known {
-        return Ok(Stored::Known(LedgerId::from_uuid(id)));
+async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
+    let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
+    let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    for (mail, (known, has_twin)) in mails.iter().zip(looks) {
+        stored.push(match known {
+            Some(id) => Stored::Known(LedgerId::from_uuid(id)),
+            None if has_twin && let Some(id) = recognised(tx, now, mail).await? => Stored::Recognised(id),
+            None => {
+                new.push(mail);
+                Stored::New(mail.id)
+            }
+        });
     }
+    insert(tx, now, &new).await?;
+    Ok(stored)
+}
+
+/// Moves the row of a mail that had another key in an earlier epoch to the one that it has now.
+async fn recognised(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) -> Result<Option<LedgerId>> {
+    let place = &mail.place;
     let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
         .bind(place.mailbox.number())
         .bind(place.folder.as_str())
@@ -124,17 +87,14 @@ async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) ->
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else {
-        insert(tx, now, mail).await?;
-        return Ok(Stored::New(mail.id));
-    };
+    let Some((id, epoch, key)) = renumbered else { return Ok(None) };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?2, remote_key = ?3, settled_at = NULL WHERE id = ?1";
     let update = sqlx::query(sql).bind(id).bind(i64::from(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let id = LedgerId::from_uuid(id);
     let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
     row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Stored::Recognised(id))
+    Ok(Some(id))
 }
 
 async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
@@ -194,9 +154,9 @@ impl LedgerIntake for SqliteStore {
         tx.finish(done).await.map(drop)
     }
 
-    async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {
+    async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
         let mut tx = self.connections.write(STAGE).await?;
-        let done = store_in(&mut tx, now, mail).await;
+        let done = store_in(&mut tx, now, mails).await;
         tx.finish(done).await
     }
 

@@ -1,0 +1,147 @@
+//! Intake: fetched mails are parsed, sorted, threaded, and stored with their bytes, as many in one commit as have come.
+
+use std::slice::from_ref;
+
+use postroom_core::contract::Contract;
+use postroom_core::id::LedgerId;
+use postroom_core::ledger::{Place, State};
+use postroom_core::mailbox::{AfterStore, Baseline, Inbox};
+use postroom_core::mime::parse;
+use postroom_core::time::Timestamp;
+use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Received, Stored};
+use tokio::sync::mpsc::Receiver;
+
+use crate::collect::{Arrival, Collected};
+use crate::error::Result;
+use crate::event::Event;
+use crate::fetch::{Broken, DAY, Reader};
+
+impl Reader<'_> {
+    /// Stores what comes, until nothing more does.
+    pub(crate) async fn store_all(
+        &self,
+        inbox: &Inbox,
+        place: &Place,
+        contracts: &[Contract],
+        mut arrivals: Receiver<Arrival>,
+    ) -> std::result::Result<(), Broken> {
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Mails(mails) => self.store(inbox, place, contracts, mails).await?,
+                Arrival::UpTo(uid) => {
+                    self.holds()?;
+                    intake.advance(self.worker.postroom.now(), place, uid).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(
+        &self,
+        inbox: &Inbox,
+        place: &Place,
+        contracts: &[Contract],
+        mails: Vec<Collected>,
+    ) -> Result<()> {
+        let postroom = &self.worker.postroom;
+        let now = postroom.now();
+        let mut received = Vec::with_capacity(mails.len());
+        for mail in mails {
+            received.push(self.received(inbox, place, contracts, now, mail).await?);
+        }
+        let intake: &dyn LedgerIntake = postroom.store();
+        let stored = match intake.store(now, &received).await {
+            Err(error) if received.len() > 1 && !is_everybodys(error.kind()) => {
+                return self.store_each(now, &received).await;
+            }
+            stored => stored?,
+        };
+        self.tell(&received, &stored);
+        Ok(())
+    }
+
+    /// One that can't be stored keeps no other from it.
+    async fn store_each(&self, now: Timestamp, received: &[Received]) -> Result<()> {
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        let mut failure = None;
+        for mail in received {
+            match intake.store(now, from_ref(mail)).await {
+                Ok(stored) => self.tell(from_ref(mail), &stored),
+                Err(error) => _ = failure.get_or_insert(error),
+            }
+        }
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn tell(&self, received: &[Received], stored: &[Stored]) {
+        let postroom = &self.worker.postroom;
+        for (mail, stored) in received.iter().zip(stored) {
+            if let Stored::New(id) = stored {
+                let (contract, state) = (mail.contract.clone(), mail.state);
+                postroom.observe(&Event::Stored { id: *id, mailbox: self.mailbox.id, contract, state });
+                postroom.ports.bell.notify_one();
+            }
+        }
+    }
+
+    async fn received(
+        &self,
+        inbox: &Inbox,
+        place: &Place,
+        contracts: &[Contract],
+        now: Timestamp,
+        collected: Collected,
+    ) -> Result<Received> {
+        let postroom = &self.worker.postroom;
+        let mail = parse(collected.head);
+        let mut sorting = postroom.sorted(&mail, contracts).await?;
+        if !collected.is_whole {
+            let limit = self.mailbox.settings.max_message();
+            sorting.state = State::Dead;
+            sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
+        }
+        let old = match inbox.baseline() {
+            Baseline::Days(days) if collected.arrived.is_none() => {
+                mail.date.is_some_and(|date| date < now - DAY * days)
+            }
+            _ => false,
+        };
+        if old && sorting.state == State::Stored {
+            sorting.state = State::Ignored;
+            sorting.reasons.push("baseline".to_owned());
+        }
+        let safe = !matches!(sorting.state, State::Dead | State::Ignored);
+        Ok(Received {
+            id: postroom.fresh(now, LedgerId::new)?,
+            place: place.clone(),
+            key: collected.key,
+            sha256: collected.sha256,
+            size: collected.size,
+            arrived: collected.arrived,
+            state: sorting.state,
+            contract: sorting.contract,
+            reasons: sorting.reasons,
+            record: sorting.record,
+            message_id: mail.message_id.clone(),
+            sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
+            subject: mail.subject.clone(),
+            settle_at: if safe { settle_at(inbox.after(), now) } else { None },
+            raw: collected.raw,
+        })
+    }
+}
+
+/// Whether no mail can be stored just now.
+fn is_everybodys(kind: &StorageKind) -> bool {
+    matches!(kind, StorageKind::Unavailable | StorageKind::Full | StorageKind::Schema)
+}
+
+fn settle_at(after: &AfterStore, now: Timestamp) -> Option<Timestamp> {
+    match after {
+        AfterStore::DeleteAfterDays(days) => Some(now + DAY * *days),
+        AfterStore::Seen | AfterStore::Delete | AfterStore::Move(_) => Some(now),
+        _ => None,
+    }
+}
