@@ -13,7 +13,7 @@ use crate::sql::mysql::connection::failed;
 use crate::sql::mysql::json::json_rows;
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
 
-const MAILS: &str = concat!(
+pub(in crate::sql::mysql) const MAILS: &str = concat!(
     "INSERT INTO postroom_ledger_mail
         (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
             message_id, sender, subject, attempts, settle_at, body, finished_at)
@@ -29,15 +29,12 @@ const MAILS: &str = concat!(
 );
 
 /// The parameters are time, ids.
-const OPEN: &str = concat!(
+pub(in crate::sql::mysql) const OPEN: &str = concat!(
     "INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at) SELECT m.number, m.id, m.mailbox, ? FROM ",
     json_rows!("?"; sought id ""),
     " j STRAIGHT_JOIN postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_id) ON m.id = UNHEX(j.sought)
     WHERE m.state = 'stored'"
 );
-
-/// What is written of mails that are new, but for their contents and first events.
-pub(in crate::sql::mysql) const INSERT: [&str; 2] = [MAILS, OPEN];
 
 pub(super) async fn insert(tx: &mut MySqlConnection, now: Timestamp, mails: &[&Received]) -> Result<()> {
     if mails.is_empty() {

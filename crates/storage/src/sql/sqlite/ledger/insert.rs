@@ -21,7 +21,7 @@ pub(in crate::sql::sqlite) const INSERT: &str = "INSERT INTO postroom_ledger_mai
         value ->> 15, 0, value ->> 16, unhex(value ->> 17), value ->> 18
     FROM json_each(?) ORDER BY key;
 INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at)
-    SELECT m.number, m.id, m.mailbox, ? FROM json_each(?) j JOIN postroom_ledger_mail m ON m.id = unhex(j.value)
+    SELECT m.number, m.id, m.mailbox, ? FROM json_each(?) j CROSS JOIN postroom_ledger_mail m ON m.id = unhex(j.value)
     WHERE m.state = 'stored'";
 
 pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&Received]) -> Result<()> {
