@@ -182,6 +182,11 @@ through! { HealthBook:
     }
 }
 
+through! { Forgetting:
+    fn forget<'a>(change: &Change, contract: &ContractId, after: Option<&'a QueueId>, limit: u32) -> Forgotten;
+    fn waiting(contract: &ContractId) -> Waiting;
+}
+
 through! { Budgets:
     fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
 }
@@ -459,6 +464,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::NeverExpires, "queue::a_worker_that_died_costs_an_attempt"),
         (Fault::ForgetsKeys, "queue::the_same_key_and_content_give_the_same_mail"),
         (Fault::ForgetsKeys, "queue::the_same_submission_at_once_is_one_mail"),
+        (Fault::ForgetsKeys, "forget::a_forgotten_mail_is_neither_sent_nor_handed_over_again"),
         (Fault::IgnoresCase, "registry::host_ids_are_compared_byte_by_byte"),
         (Fault::SavesStale, "registry::of_two_saves_at_once_one_is_a_conflict"),
         (Fault::RepeatsRows, "registry::pages_by_key_are_complete_and_without_doubles"),
