@@ -75,6 +75,7 @@ mod pace;
 mod postroom;
 mod probe;
 mod prove;
+mod recognise;
 mod register;
 mod release;
 mod reroute;

@@ -178,6 +178,9 @@ macro_rules! conformance_tests {
             what_the_baseline_leaves_out_is_ignored_for_good
             a_renumbered_folder_is_recognised_by_its_bytes
             n_copies_account_for_at_most_n_mails
+            without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes
+            a_mail_that_its_box_shows_gives_its_row_to_no_other
+            what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail
             the_same_bytes_in_another_folder_or_mailbox_are_another_mail
             a_mail_is_to_be_settled_from_its_time_on_until_it_was
             a_recognised_mail_is_settled_again

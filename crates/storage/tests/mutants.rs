@@ -58,6 +58,8 @@ enum Fault {
     SweepsAll,
     /// Mail of a renumbered folder is new.
     RecognisesNothing,
+    /// Without epochs bytes alone tell a mail, whatever its box shows.
+    IgnoresTheBox,
     /// A page begins at its own last row.
     RepeatsRows,
     /// A save does not look at the revision.
@@ -358,6 +360,9 @@ through! { LedgerIntake:
         if self.is(Fault::RecognisesNothing) {
             mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
         }
+        if self.is(Fault::IgnoresTheBox) {
+            mail.shown = mail.shown.map(|_| Arc::default());
+        }
         self.inner.store(now, &mail).await
     }
 }
@@ -471,6 +476,11 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (
+            Fault::RecognisesNothing,
+            "ledger::without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes",
+        ),
+        (Fault::IgnoresTheBox, "ledger::a_mail_that_its_box_shows_gives_its_row_to_no_other"),
         (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
         (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
         (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),

@@ -4,8 +4,8 @@
 use sqlx::AssertSqlSafe;
 
 use super::ledger::{
-    desk as ledger_desk, intake as ledger_intake, retention as ledger_retention, row as ledger_row,
-    work as ledger_work,
+    desk as ledger_desk, intake as ledger_intake, recognise as ledger_recognise,
+    retention as ledger_retention, row as ledger_row, work as ledger_work,
 };
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::PgStore;
@@ -93,7 +93,8 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::CONTACT,
         ledger_intake::KNOWN,
         ledger_intake::UNKNOWN,
-        ledger_intake::RENUMBERED,
+        ledger_recognise::RENUMBERED,
+        ledger_recognise::SAME,
         ledger_intake::UNSETTLED,
         ledger_intake::SETTLED,
         ledger_work::DUE,
