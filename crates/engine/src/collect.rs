@@ -1,7 +1,8 @@
 //! Where the bytes of fetched mails are collected: hashed as they come, staged in the store piece by piece when a mail is larger
 //! than one piece, and handed on some mails at a time to whoever stores them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -36,6 +37,8 @@ pub(crate) struct Collected {
     pub(crate) size: u64,
     pub(crate) sha256: [u8; 32],
     pub(crate) raw: RawMail,
+    /// What its box shows, where that tells whether it is a known mail.
+    pub(crate) shown: Option<Arc<HashSet<RemoteKey>>>,
     /// Whether it is not larger than the inbox takes.
     pub(crate) is_whole: bool,
 }
@@ -95,7 +98,7 @@ impl Arriving {
             Some((id, _)) => (self.head.freeze(), RawMail::Staged(BodyRef { id, size, sha256 })),
             None => (last.clone(), RawMail::Whole(last)),
         };
-        Ok(Collected { key: self.key, arrived, head, size, sha256, raw, is_whole: true })
+        Ok(Collected { key: self.key, arrived, head, size, sha256, raw, shown: None, is_whole: true })
     }
 }
 
@@ -104,6 +107,7 @@ pub(crate) struct Collector<'a> {
     postroom: &'a Postroom,
     arrivals: Sender<Arrival>,
     arrived: BTreeMap<RemoteKey, Option<Timestamp>>,
+    shown: Option<Arc<HashSet<RemoteKey>>>,
     arriving: Option<Arriving>,
     batch: Vec<Collected>,
     failure: Option<Error>,
@@ -113,12 +117,21 @@ pub(crate) struct Collector<'a> {
 impl<'a> Collector<'a> {
     pub(crate) fn new(postroom: &'a Postroom, arrivals: Sender<Arrival>) -> Self {
         let (arrived, batch) = (BTreeMap::new(), Vec::new());
-        Self { postroom, arrivals, arrived, arriving: None, batch, failure: None, refused: None }
+        Self { postroom, arrivals, arrived, shown: None, arriving: None, batch, failure: None, refused: None }
     }
 
     /// What is about to be asked for.
     pub(crate) fn expect(&mut self, mails: &[Listed]) {
         self.arrived = mails.iter().map(|listed| (listed.key.clone(), listed.arrived)).collect();
+    }
+
+    /// What the box shows, without epochs, once there is mail that is not known.
+    pub(crate) fn shows(&mut self, keys: Arc<HashSet<RemoteKey>>) {
+        self.shown = Some(keys);
+    }
+
+    pub(crate) fn knows_box(&self) -> bool {
+        self.shown.is_some()
     }
 
     /// Why the last write failed: the store's fault, not the server's.
@@ -196,7 +209,11 @@ impl MailSink for Collector<'_> {
         };
         let arrived = self.arrived.get(&arriving.key).copied().flatten();
         match arriving.end(self.postroom.store(), arrived).await {
-            Ok(mail) => self.batch.push(Collected { is_whole, ..mail }),
+            Ok(mail) => {
+                // The first bytes of two large mails may be the same.
+                let shown = self.shown.clone().filter(|_| is_whole);
+                self.batch.push(Collected { shown, is_whole, ..mail });
+            }
             Err(error) => return self.stored(Err(error)),
         }
         if self.is_full() && !self.flush().await {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_core::id::LedgerId;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::channel;
 use crate::charge::Charge;
 use crate::collect::Collector;
 use crate::error::Error;
+use crate::recognise::shown;
 use crate::worker::Worker;
 
 /// How many keys are asked for at once.
@@ -110,15 +112,6 @@ impl Reader<'_> {
         Ok(Folder { place, selected })
     }
 
-    /// Records what the server was told, once it is known that it keeps it.
-    pub(crate) async fn kept(&self, told: &[LedgerId]) -> Result<(), Broken> {
-        if told.is_empty() {
-            return Ok(());
-        }
-        let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        Ok(intake.settled(self.worker.postroom.now(), told).await?)
-    }
-
     /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.
     pub(crate) fn holds(&self) -> Result<(), Broken> {
         if self.charge.holds() { Ok(()) } else { Err(Broken::Lost) }
@@ -161,7 +154,7 @@ impl Reader<'_> {
         let (sender, arrivals) = channel(1);
         let collector = Collector::new(&self.worker.postroom, sender);
         let mut storing = pin!(self.store_all(inbox, place, &contracts, arrivals));
-        let mut fetching = pin!(self.fetch_new(inbox, session, place, after, collector));
+        let mut fetching = pin!(self.fetch_new(inbox, session, folder, after, collector));
         let round = tokio::select! {
             biased;
             // It ends by itself when nothing more comes; before, because it failed.
@@ -188,7 +181,7 @@ impl Reader<'_> {
         &self,
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
-        place: &Place,
+        folder: &Folder,
         mut after: Option<RemoteKey>,
         mut collector: Collector<'_>,
     ) -> Result<Round, Broken> {
@@ -201,7 +194,11 @@ impl Reader<'_> {
             let is_last = window.len() < WINDOW;
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
-            let unknown: BTreeSet<RemoteKey> = intake.unknown(place, &keys).await?.into_iter().collect();
+            let unknown: BTreeSet<RemoteKey> =
+                intake.unknown(&folder.place, &keys).await?.into_iter().collect();
+            if !unknown.is_empty() && folder.selected.epoch.is_none() && !collector.knows_box() {
+                collector.shows(Arc::new(shown(session, WINDOW).await?));
+            }
             window.retain(|listed| unknown.contains(&listed.key));
             let mut rest = window.as_slice();
             while !rest.is_empty() {

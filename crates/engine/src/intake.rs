@@ -128,6 +128,7 @@ impl Reader<'_> {
             sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
             subject: mail.subject.clone(),
             settle_at: if safe { settle_at(inbox.after(), now) } else { None },
+            shown: collected.shown,
             raw: collected.raw,
         })
     }

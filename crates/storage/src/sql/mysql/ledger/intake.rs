@@ -11,6 +11,7 @@ use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
 
 use super::insert::insert;
+use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
@@ -18,7 +19,7 @@ use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
-use crate::sql::rows::{big, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 
 pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
@@ -43,12 +44,6 @@ pub(in crate::sql::mysql) const UNKNOWN: &str = concat!(
         WHERE m.mailbox = ? AND m.folder = ? AND m.epoch = ? AND m.remote_key = CAST(j.sought AS BINARY))
     ORDER BY j.place"
 );
-
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::mysql) const RENUMBERED: &str =
-    "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
-    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch <> ? AND size = ? ORDER BY number LIMIT 1
-    FOR UPDATE";
 
 pub(in crate::sql::mysql) const UNSETTLED: &str =
     "SELECT id, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_telling)
@@ -97,7 +92,7 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) 
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognised(tx, now, mail).await? => Stored::Recognised(id),
+            None if has_twin && let Some(id) = recognise(tx, now, mail).await? => Stored::Recognised(id),
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
@@ -106,29 +101,6 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) 
     }
     insert(tx, now, &new).await?;
     Ok(stored)
-}
-
-/// Moves the row of a mail that had another key in an earlier epoch to the one that it has now.
-async fn recognised(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> Result<Option<LedgerId>> {
-    let place = &mail.place;
-    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_bytes())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else { return Ok(None) };
-    let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
-    let update =
-        sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id);
-    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let id = LedgerId::from_uuid(id);
-    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
-    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Some(id))
 }
 
 async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {

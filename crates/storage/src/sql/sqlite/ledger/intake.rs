@@ -9,10 +9,11 @@ use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
 use super::insert::insert;
+use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
-use crate::sql::rows::{big, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
 
@@ -32,10 +33,6 @@ pub(in crate::sql::sqlite) const UNKNOWN: &str = "SELECT j.key FROM json_each(?4
     WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m
         WHERE m.mailbox = ?1 AND m.folder = ?2 AND m.epoch = ?3 AND m.remote_key = j.value)
     ORDER BY j.key";
-
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::sqlite) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = ?1 AND folder = ?2 AND sha256 = ?3 AND epoch <> ?4 AND size = ?5 ORDER BY number LIMIT 1";
 
 pub(in crate::sql::sqlite) const UNSETTLED: &str = "SELECT id, remote_key FROM postroom_ledger_mail
     WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3
@@ -64,7 +61,7 @@ async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received])
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognised(tx, now, mail).await? => Stored::Recognised(id),
+            None if has_twin && let Some(id) = recognise(tx, now, mail).await? => Stored::Recognised(id),
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
@@ -73,28 +70,6 @@ async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received])
     }
     insert(tx, now, &new).await?;
     Ok(stored)
-}
-
-/// Moves the row of a mail that had another key in an earlier epoch to the one that it has now.
-async fn recognised(tx: &mut SqliteConnection, now: Timestamp, mail: &Received) -> Result<Option<LedgerId>> {
-    let place = &mail.place;
-    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else { return Ok(None) };
-    let sql = "UPDATE postroom_ledger_mail SET epoch = ?2, remote_key = ?3, settled_at = NULL WHERE id = ?1";
-    let update = sqlx::query(sql).bind(id).bind(i64::from(place.epoch)).bind(mail.key.to_string());
-    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let id = LedgerId::from_uuid(id);
-    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
-    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Some(id))
 }
 
 async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
