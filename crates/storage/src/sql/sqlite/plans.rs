@@ -111,6 +111,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         let plan = plan(&store, sql).await;
         assert!(!walks(&plan), "{sql}\n{plan:#?}");
     }
+    // What a call stores is found by its ids, however much waits in the same state.
+    for sql in ledger_insert::INSERT.split(';') {
+        let plan = plan(&store, sql).await;
+        assert!(!plan.iter().any(|step| step.ends_with("(state=?)")), "{sql}\n{plan:#?}");
+    }
     // Only the few rows that were found are sorted.
     for sql in [desk::LISTS.as_slice(), &ledger_desk::LISTS].concat() {
         let plan = plan(&store, sql).await;
@@ -155,6 +160,6 @@ fn walks(plan: &[String]) -> bool {
             || of.ends_with("_open_lease")
     };
     let scans = plan.iter().filter_map(|step| step.strip_prefix("SCAN ")).any(|of| !is_small(of));
-    // An index that is built for the one statement walks over the table to build it, and a state has ever more mail.
-    scans || plan.iter().any(|step| step.contains("AUTOMATIC") || step.ends_with("(state=?)"))
+    // An index that is built for the one statement walks over the table to build it.
+    scans || plan.iter().any(|step| step.contains("AUTOMATIC"))
 }
