@@ -65,6 +65,7 @@ mod error;
 mod event;
 mod explain;
 mod fetch;
+mod forget;
 mod handle;
 mod handler;
 mod lanes;
@@ -90,6 +91,7 @@ mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
+pub use forget::ForgottenContract;
 pub use handler::*;
 pub use pace::Pacing;
 pub use postroom::{Builder, Options, Postroom};

@@ -20,6 +20,7 @@ mod budgets;
 mod desk;
 mod events;
 mod fixture;
+mod forget;
 mod ledger;
 mod queue;
 mod registry;
@@ -242,6 +243,12 @@ macro_rules! conformance_tests {
             a_renewal_tells_what_is_still_to_be_read_and_by_which_settings
             readings_are_shown_and_what_was_not_read_for_longest_comes_first
             who_watches_survives_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; forget:
+            of_a_forgotten_contract_keys_are_left_and_nothing_else
+            a_forgotten_mail_is_neither_sent_nor_handed_over_again
+            what_waits_is_left_and_counted_and_other_mail_is_not_touched
+            a_forgetting_takes_few_at_a_time_and_each_time_is_audited
         );
     };
 }

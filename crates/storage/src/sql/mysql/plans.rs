@@ -13,8 +13,8 @@ use super::ledger::{
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
 use super::{
-    audit, bodies, budgets, correspondents, events, faults, lanes, links, locks, mailboxes, suppressions,
-    switches, watches,
+    audit, bodies, budgets, correspondents, events, faults, forget, lanes, links, locks, mailboxes,
+    suppressions, switches, watches,
 };
 use crate::clock::Clock;
 use crate::queue::QueueIntake;
@@ -174,6 +174,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         watches::READ,
         watches::HELD,
         watches::RELEASE,
+        forget::SENT,
+        forget::NOBODY,
+        forget::KEY_LEFT,
+        forget::LISTED,
+        forget::WAITING,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER.into_iter().flatten());
@@ -183,6 +188,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     statements.extend(ledger_retention::OVER.into_iter().flatten());
+    statements.extend(forget::RECEIVED);
     let mut bad = Vec::new();
     for sql in statements {
         let said = repeated(&store, sql).await;

@@ -10,8 +10,8 @@ use super::ledger::{
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::PgStore;
 use super::{
-    audit, bodies, budgets, correspondents, events, faults, lanes, links, mailboxes, suppressions, switches,
-    watches,
+    audit, bodies, budgets, correspondents, events, faults, forget, lanes, links, mailboxes, suppressions,
+    switches, watches,
 };
 
 /// The plan of a statement, as it is made once for all its parameters.
@@ -112,6 +112,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         watches::READ,
         watches::HELD,
         watches::RELEASE,
+        forget::SENT,
+        forget::NOBODY,
+        forget::KEY_LEFT,
+        forget::LISTED,
+        forget::WAITING,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER);
@@ -119,6 +124,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     statements.extend(ledger_retention::OVER);
+    statements.extend(forget::RECEIVED);
     let mut bad = Vec::new();
     for sql in statements {
         let plan = plan(&store, sql).await;

@@ -9,7 +9,9 @@ use super::ledger::{
 };
 use super::queue::{desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::SqliteStore;
-use super::{audit, bodies, budgets, correspondents, events, lanes, links, mailboxes, suppressions, watches};
+use super::{
+    audit, bodies, budgets, correspondents, events, forget, lanes, links, mailboxes, suppressions, watches,
+};
 
 /// The steps of a statement's plan.
 async fn plan(store: &SqliteStore, sql: &str) -> Vec<String> {
@@ -89,6 +91,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         watches::READ,
         watches::HELD,
         watches::RELEASE,
+        forget::SENT,
+        forget::NOBODY,
+        forget::KEY_LEFT,
+        forget::LISTED,
+        forget::WAITING,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER);
@@ -98,6 +105,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     statements.extend(ledger_retention::OVER);
+    statements.extend(forget::RECEIVED);
     for sql in statements {
         let plan = plan(&store, sql).await;
         assert!(!walks(&plan), "{sql}\n{plan:#?}");
