@@ -118,15 +118,6 @@ impl Reader<'_> {
         Ok(Folder { place, selected })
     }
 
-    /// Records what the server was told, once it is known that it keeps it.
-    pub(crate) async fn kept(&self, told: &[LedgerId]) -> Result<(), Broken> {
-        if told.is_empty() {
-            return Ok(());
-        }
-        let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        Ok(intake.settled(self.worker.postroom.now(), told).await?)
-    }
-
     /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.
     fn holds(&self) -> Result<(), Broken> {
         if self.charge.holds() { Ok(()) } else { Err(Broken::Lost) }
