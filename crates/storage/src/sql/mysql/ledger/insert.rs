@@ -4,7 +4,6 @@
 use postroom_core::time::Timestamp;
 use sqlx::mysql::MySqlConnection;
 
-use super::intake::{STAGE, entry};
 use super::row;
 use crate::error::Result;
 use crate::ledger::{RawMail, Received};
@@ -12,6 +11,8 @@ use crate::sql::mysql::bodies;
 use crate::sql::mysql::connection::failed;
 use crate::sql::mysql::json::json_rows;
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
+
+const STAGE: &str = "store received mails";
 
 pub(in crate::sql::mysql) const MAILS: &str = concat!(
     "INSERT INTO postroom_ledger_mail
@@ -54,7 +55,7 @@ pub(super) async fn insert(tx: &mut MySqlConnection, now: Timestamp, mails: &[&R
             }
         };
         rows.push(received_row(now, mail, body)?);
-        entries.push((mail.id, entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
+        entries.push((mail.id, row::entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
     }
     if !contents.is_empty() {
         bodies::insert_all(tx, None, &contents).await?;

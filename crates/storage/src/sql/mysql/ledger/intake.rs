@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use postroom_core::id::{LedgerId, MailboxId};
-use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::mysql::MySqlConnection;
@@ -14,7 +14,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
@@ -72,14 +72,10 @@ pub(in crate::sql::mysql) const SETTLED: &str = concat!(
     SET m.settled_at = ?"
 );
 
-pub(super) const STAGE: &str = "store received mails";
+const STAGE: &str = "store received mails";
 
 /// How many keys one statement takes: at the longest they are 2 MB.
 const TOGETHER: usize = 2000;
-
-pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
-    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
-}
 
 async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
     let mailboxes: BTreeSet<MailboxId> = mails.iter().map(|mail| mail.place.mailbox).collect();
@@ -113,7 +109,7 @@ async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) 
     let update = sqlx::query(SETTLED).bind(ids).bind(now.as_millis());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(

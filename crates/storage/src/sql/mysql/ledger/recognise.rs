@@ -22,7 +22,7 @@ pub(in crate::sql::mysql) const SAME: &str = "SELECT id, epoch, CONVERT(remote_k
     ORDER BY number
     FOR UPDATE";
 
-const STAGE: &str = "store a received mail";
+const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
 pub(super) async fn recognise(

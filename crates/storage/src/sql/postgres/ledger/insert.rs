@@ -5,7 +5,6 @@ use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::intake::STAGE;
 use crate::error::Result;
 use crate::ledger::{RawMail, Received};
 use crate::sql::postgres::bodies;
@@ -14,6 +13,8 @@ use crate::sql::postgres::events::drawn_behind;
 use crate::sql::postgres::plain::plain;
 use crate::sql::rows::{big, new_body_id, to_json};
 use crate::transition::ledger::LedgerRow;
+
+const STAGE: &str = "store received mails";
 
 /// Everything that mails consist of. Arrays, not JSON: PostgreSQL would take a mail's text apart anew for each of its columns.
 ///

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use postroom_core::id::{LedgerId, MailboxId};
-use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -14,7 +14,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
@@ -53,11 +53,7 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
 pub(in crate::sql::postgres) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = $2
     WHERE settled_at IS NULL AND id = ANY($1::uuid[]) RETURNING id";
 
-pub(super) const STAGE: &str = "store received mails";
-
-pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
-    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
-}
+const STAGE: &str = "store received mails";
 
 async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
     let mailboxes: BTreeSet<MailboxId> = mails.iter().map(|mail| mail.place.mailbox).collect();
@@ -94,7 +90,7 @@ async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> 
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(tx: &mut PgConnection, now: Timestamp, place: &Place, frontier: u32) -> sqlx::Result<()> {

@@ -22,7 +22,7 @@ pub(in crate::sql::postgres) const SAME: &str = "SELECT id, epoch, remote_key FR
     ORDER BY number
     FOR NO KEY UPDATE";
 
-const STAGE: &str = "store a received mail";
+const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
 pub(super) async fn recognise(

@@ -4,13 +4,14 @@
 use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
-use super::intake::{STAGE, entry};
 use super::row;
 use crate::error::Result;
 use crate::ledger::{RawMail, Received};
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
 use crate::sql::sqlite::bodies;
 use crate::sql::sqlite::connection::failed;
+
+const STAGE: &str = "store received mails";
 
 /// In one call of the driver. The parameters are rows, ids, time.
 pub(in crate::sql::sqlite) const INSERT: &str = "INSERT INTO postroom_ledger_mail
@@ -42,7 +43,7 @@ pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&
             }
         };
         rows.push(received_row(now, mail, body)?);
-        entries.push((mail.id, entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
+        entries.push((mail.id, row::entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
     }
     if !contents.is_empty() {
         bodies::insert(tx, &contents).await?;

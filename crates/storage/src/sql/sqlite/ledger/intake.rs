@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use postroom_core::id::LedgerId;
-use postroom_core::ledger::{Place, RemoteKey, State};
+use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
@@ -12,7 +12,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
@@ -48,11 +48,7 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
 pub(in crate::sql::sqlite) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = ?2
     WHERE settled_at IS NULL AND id IN (SELECT unhex(value) FROM json_each(?1)) RETURNING id";
 
-pub(super) const STAGE: &str = "store received mails";
-
-pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
-    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
-}
+const STAGE: &str = "store received mails";
 
 async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
     let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
@@ -77,7 +73,7 @@ async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId])
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(

@@ -20,7 +20,7 @@ pub(in crate::sql::sqlite) const SAME: &str = "SELECT id, epoch, remote_key FROM
     WHERE mailbox = ?1 AND folder = ?2 AND sha256 = ?3 AND epoch = ?4 AND size = ?5 AND settled_at IS NULL
     ORDER BY number";
 
-const STAGE: &str = "store a received mail";
+const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
 pub(super) async fn recognise(
