@@ -69,8 +69,9 @@ impl Connections {
         let connection = match parked {
             Some(connection) => connection,
             None => {
-                // A reader that could write would be a second writer.
-                let options = self.options.clone().pragma("query_only", "1");
+                // A reader that could write would be a second writer. What it does not keep the system's cache has, once for all
+                // readers: with the writer's room each, a registry of 10,000 mailboxes would be in memory five times.
+                let options = self.options.clone().pragma("query_only", "1").pragma("cache_size", "-4096");
                 options.connect().await.map_err(failed(stage))?
             }
         };
