@@ -110,10 +110,9 @@ async fn each_call_of_a_group_has_its_own_answer() {
     for (said, expected) in said.into_iter().zip(expected) {
         assert_eq!(said.cloned(), expected);
     }
-    // The first is performed at once, the others together; one by one they are 7. On a machine that is busy with something else, what is
-    // together may be two groups.
+    // One by one they are 7. On a machine that is busy with something else, what is together may be two groups.
     let together = commits.load(Ordering::SeqCst);
-    assert!((2..=4).contains(&together), "{together} commits: they were no group");
+    assert!((1..=3).contains(&together), "{together} commits: they were no group");
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
     // What the refused ones had begun is undone.
     assert_eq!(number(&store, "SELECT sum(submitted) FROM postroom_queue_tally").await, 3);
@@ -215,7 +214,10 @@ async fn a_writer_of_its_own_and_a_close_wait_for_what_has_begun() {
     swept.unwrap();
     let last = prepared(store.now(), &outbox);
     let mut call = pin!(enqueue(&store, &last));
-    assert!(poll_once(call.as_mut()).is_pending());
+    // It lets others call with it, and then begins.
+    for _ in 0..8 {
+        assert!(poll_once(call.as_mut()).is_pending());
+    }
     let (closed, done) = in_time(async { tokio::join!(store.close(), call) }).await;
     closed.unwrap();
     assert_eq!(done.unwrap(), Enqueued::New(last.id));
