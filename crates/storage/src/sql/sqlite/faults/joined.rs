@@ -110,9 +110,10 @@ async fn each_call_of_a_group_has_its_own_answer() {
     for (said, expected) in said.into_iter().zip(expected) {
         assert_eq!(said.cloned(), expected);
     }
-    // One by one they are 7. On a machine that is busy with something else, what is together may be two groups.
+    // The first is performed at once, the others together; one by one they are 7. On a machine that is busy with something else, what is
+    // together may be two groups.
     let together = commits.load(Ordering::SeqCst);
-    assert!((1..=3).contains(&together), "{together} commits: they were no group");
+    assert!((2..=4).contains(&together), "{together} commits: they were no group");
     assert_eq!(number(&store, "SELECT count(*) FROM postroom_queue_mail").await, 3);
     // What the refused ones had begun is undone.
     assert_eq!(number(&store, "SELECT sum(submitted) FROM postroom_queue_tally").await, 3);
@@ -212,12 +213,11 @@ async fn a_writer_of_its_own_and_a_close_wait_for_what_has_begun() {
     .await;
     assert_eq!((done.unwrap(), other.unwrap()), (Enqueued::New(mail.id), Enqueued::New(late.id)));
     swept.unwrap();
+    // A store that knows of no other callers begins at once.
+    let store = open(folder.path()).await;
     let last = prepared(store.now(), &outbox);
     let mut call = pin!(enqueue(&store, &last));
-    // It lets others call with it, and then begins.
-    for _ in 0..8 {
-        assert!(poll_once(call.as_mut()).is_pending());
-    }
+    assert!(poll_once(call.as_mut()).is_pending());
     let (closed, done) = in_time(async { tokio::join!(store.close(), call) }).await;
     closed.unwrap();
     assert_eq!(done.unwrap(), Enqueued::New(last.id));
