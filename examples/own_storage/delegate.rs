@@ -17,12 +17,12 @@ use postroom::core::time::Timestamp;
 use postroom::storage::keyring::Sealed;
 use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
-    Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, HandlerResult, Health, HealthBook,
-    LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, Links,
-    MailboxQuery, Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery, QueueRecord, QueueWork,
-    Reading, Received, RecipientReport, Recovered, Release, Renewal, Rerouting, Result, Scope, SecretWrite,
-    SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions, Sweep, Switch, Switches,
-    Unsettled, Uses, Watch, WatchLease, Watches,
+    Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, Forgetting, Forgotten, HandlerResult,
+    Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord,
+    LedgerWork, Links, MailboxQuery, Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem, QueueQuery,
+    QueueRecord, QueueWork, Reading, Received, RecipientReport, Recovered, Release, Renewal, Rerouting,
+    Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery, Suppressions,
+    Sweep, Switch, Switches, Unsettled, Uses, Waiting, Watch, WatchLease, Watches,
 };
 
 use crate::OwnStore;
@@ -86,6 +86,10 @@ delegated! {
         fn suppressions(now: Timestamp, query: &SuppressionQuery) -> Vec<Suppression>;
         fn suppress(change: &Change, entry: &Suppression) -> ();
         fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
+    }
+    Forgetting {
+        fn forget<'a>(change: &Change, contract: &ContractId, after: Option<&'a QueueId>, limit: u32) -> Forgotten;
+        fn waiting(contract: &ContractId) -> Waiting;
     }
     Audit {
         fn entries<'a>(subject: Option<&'a str>, after: EventNumber, limit: u32) -> Vec<AuditEntry>;

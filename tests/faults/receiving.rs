@@ -8,21 +8,23 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use postroom::core::contract::Contract;
+use postroom::core::id::WorkerId;
 use postroom::core::ledger::State;
 use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
 use postroom::core::secret::{SecretChange, SecretString};
 use postroom::storage::keyring::aead::AeadKeyring;
-use postroom::storage::{LedgerDesk, LedgerQuery};
+use postroom::storage::{LedgerDesk, LedgerQuery, Watches};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::{Answer, Delivery, MessageHandler, Postroom};
 use postroom_testkit::MailServer;
 use tokio::task::JoinSet;
 
-use crate::house::{actor, contract, options, sqlite, work};
+use crate::house::{actor, contract, morning, options, sqlite, work};
 use crate::wired::{Twin, Wire, Wired};
 
 const FOLDER: &str = "POSTROOM_RECEIVING_FOLDER";
@@ -64,8 +66,12 @@ async fn at(folder: &Path, after: Duration, twin: Twin, last: &str) -> Postroom 
     let (store, _) = sqlite(folder, after).await;
     let moment = last.to_owned();
     let rule = move |call: &str| if call == moment { std::process::abort() } else { Wire::Whole };
+    over(folder, Wired::twin_ruled(store, twin, rule), last)
+}
+
+fn over(folder: &Path, store: Wired, last: &str) -> Postroom {
     let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-    Postroom::builder(Arc::new(Wired::twin_ruled(store, twin, rule)))
+    Postroom::builder(Arc::new(store))
         .with_keyring(Arc::new(keys))
         .with_incoming(Arc::new(ByProtocol::new()))
         .with_handler(Arc::new(Book { file: folder.join("calls"), last: last.to_owned() }))
@@ -164,4 +170,27 @@ async fn a_store_that_is_written_after_the_server_was_told_loses_mail_and_is_cau
     let caught =
         dies("LedgerIntake::settled", Twin::TellsFirst).await.expect_err("a twin that nobody notices");
     assert!(caught.contains("0 in the ledger, 0 handled, 0 left"), "{caught}");
+}
+
+/// The lease of a dead process ends just behind the time at which a worker that ends by itself asks for inboxes. Would miss one that asks only
+/// then whether it has to wait for somebody's lease: it ends, and the mail stays where it is. Seen to fail so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_does_not_end_while_an_inbox_comes_free_that_a_dead_one_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MailServer::builder().account(BOX, "secret").start().await.unwrap();
+    let (store, clock) = sqlite(folder.path(), Duration::ZERO).await;
+    filled(&over(folder.path(), Wired::ruled(store.clone(), |_| Wire::Whole), ""), &server).await;
+    let (now, lease) = (morning(), Duration::from_secs(30));
+    let dead = WorkerId::new(now, [1; 10]);
+    assert_eq!(store.take(now, dead, 10, now + lease).await.unwrap().len(), 1);
+    let has_ended = AtomicBool::new(false);
+    let rule = move |call: &str| {
+        if call == "Watches::take" && !has_ended.swap(true, Ordering::SeqCst) {
+            clock.advance(lease);
+        }
+        Wire::Whole
+    };
+    work(&over(folder.path(), Wired::ruled(store.clone(), rule), "")).await;
+    let items = LedgerDesk::list(&*store, &LedgerQuery::default()).await.unwrap();
+    assert_eq!(items.len(), 3);
 }

@@ -165,6 +165,11 @@ through! { Suppressions:
     fn unsuppress(change: &Change, contract: &ContractId, address: &Address) -> bool;
 }
 
+through! { Forgetting:
+    fn forget<'a>(change: &Change, contract: &ContractId, after: Option<&'a QueueId>, limit: u32) -> Forgotten;
+    fn waiting(contract: &ContractId) -> Waiting;
+}
+
 through! { Budgets:
     fn budget(now: Timestamp, owner: &BudgetOwner) -> BudgetView;
 }

@@ -1,15 +1,17 @@
 //! `postroom contract`: which outbox and inboxes a contract has, how its mail is recognised, and what it may use.
 
+use std::io::{self, BufRead, IsTerminal};
+
 use clap::Subcommand;
 use postroom::core::address::{Address, Domain};
 use postroom::core::contract::{Contract, ContractOutbox, Requesters};
 use postroom::core::id::{ContractId, MailboxId};
 use postroom::core::violation::{Findings, Invalid};
-use postroom::storage::Scope;
+use postroom::storage::{Scope, Waiting};
 use serde_json::json;
 
 use crate::failure::{Failure, Result};
-use crate::output::fields;
+use crate::output::{fields, note};
 use crate::session::Session;
 
 #[derive(Subcommand)]
@@ -30,6 +32,14 @@ pub(crate) enum Command {
     Set(Box<Settings>),
     /// List all contracts.
     List,
+    /// Remove for good what is kept of its finished mail, sent and received, and its suppression list. Links and settings stay, and so do keys without
+    /// content, so that nothing is sent or handed over a second time. Mail that is not finished is left alone and counted. On a terminal it asks first.
+    Forget {
+        contract: ContractId,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -108,6 +118,7 @@ impl Command {
                 change(session, &settings.contract, |contract| settings.apply(contract)).await
             }
             Self::List => list(session).await,
+            Self::Forget { contract, yes } => forget(session, contract, *yes).await,
         }
     }
 }
@@ -154,6 +165,42 @@ async fn list(session: &Session) -> Result<()> {
         let inboxes: Vec<String> = contract.inboxes.iter().map(ToString::to_string).collect();
         vec![contract.id.to_string(), contract.outbox.to_string(), inboxes.join(", ")]
     })
+}
+
+async fn forget(session: &Session, contract: &ContractId, is_sure: bool) -> Result<()> {
+    if !is_sure && io::stdin().is_terminal() {
+        note(&format!(
+            "this removes for good what is kept of the mail of {contract}; write its id to go on:"
+        ));
+        confirm(contract, io::stdin().lock())?;
+    }
+    let forgotten = session.postroom.forget(&session.actor, contract).await?;
+    let (sent, received, suppressions) = (forgotten.sent, forgotten.received, forgotten.suppressions);
+    let counts = json!({
+        "sent": sent,
+        "received": received,
+        "suppressions": suppressions,
+        "waiting": forgotten.waiting,
+    });
+    session.output.document(&counts, || {
+        let done = format!("{contract}: {sent} sent and {received} received mails and {suppressions} suppressed addresses are forgotten");
+        let Waiting { queued, received, .. } = forgotten.waiting;
+        if queued + received == 0 {
+            return done;
+        }
+        let then = "finish them (`queue list|cancel|settle`, `ledger list|ignore`) and forget again";
+        format!("{done}\n{queued} in the queue and {received} for the handler are not finished and were left: {then}")
+    })
+}
+
+/// Takes the id of the contract for a yes, and nothing else.
+fn confirm(contract: &ContractId, mut answers: impl BufRead) -> Result<()> {
+    let mut answer = String::new();
+    let read = answers.read_line(&mut answer);
+    match read {
+        Ok(_) if answer.trim_end_matches(['\r', '\n']) == contract.as_str() => Ok(()),
+        _ => Err(Failure::refused("not-confirmed", "that is not its id: nothing was removed")),
+    }
 }
 
 impl Settings {
@@ -224,6 +271,17 @@ mod tests {
         assert_eq!((contract.addresses.len(), contract.limits.queued), (2, Some(5)));
         apply(&["--address", "", "--limit", "queued="], &mut contract).expect("good values");
         assert_eq!((contract.addresses.len(), contract.limits.queued), (0, None));
+    }
+
+    #[test]
+    fn nothing_but_the_id_of_the_contract_confirms() {
+        let contract = ContractId::parse("ACME").expect("id");
+        for (answer, is_yes) in
+            [("ACME\n", true), ("ACME\r\n", true), ("yes\n", false), ("acme\n", false), ("", false)]
+        {
+            let said = confirm(&contract, answer.as_bytes());
+            assert_eq!(said.is_ok(), is_yes, "{answer:?}: {said:?}");
+        }
     }
 
     #[test]

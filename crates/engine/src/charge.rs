@@ -1,10 +1,11 @@
 //! A charge: the lease of one inbox as its reader has it, and what the reader and the roster of all readers tell each other.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postroom_core::id::Revision;
+use postroom_core::id::{MailboxId, Revision};
 use postroom_core::time::Timestamp;
 use postroom_storage::{Reading, WatchLease, Way};
 use tokio::sync::Notify;
@@ -16,8 +17,8 @@ pub(crate) struct Alive {
     /// When it was last said, before that was stored.
     since: Mutex<Instant>,
     lease: Duration,
-    /// What was read since the last renewal.
-    readings: Mutex<Vec<Reading>>,
+    /// What was read since the last renewal, once for each lease, by its inbox and fence.
+    readings: Mutex<BTreeMap<(MailboxId, u64), Reading>>,
 }
 
 impl Alive {
@@ -39,14 +40,16 @@ impl Alive {
 
     /// What was read since the last call.
     pub(crate) fn take_readings(&self) -> Vec<Reading> {
-        std::mem::take(&mut *self.readings.lock().unwrap_or_else(PoisonError::into_inner))
+        let readings = std::mem::take(&mut *self.readings.lock().unwrap_or_else(PoisonError::into_inner));
+        readings.into_values().collect()
     }
 
-    /// Gives readings back that could not be stored.
-    pub(crate) fn put_back(&self, mut readings: Vec<Reading>) {
+    /// Gives readings back that could not be stored. What was read since is newer.
+    pub(crate) fn put_back(&self, readings: Vec<Reading>) {
         let mut later = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        readings.append(&mut later);
-        *later = readings;
+        for reading in readings {
+            later.entry((reading.lease.mailbox, reading.lease.fence)).or_insert(reading);
+        }
     }
 }
 
@@ -105,17 +108,12 @@ impl Charge {
         let reading = Reading { lease: self.lease, read_at, way };
         let mut readings = self.alive.readings.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was read often since the last renewal is one row.
-        match readings.iter_mut().find(|other| other.lease == self.lease) {
-            Some(known) => *known = reading,
-            None => readings.push(reading),
-        }
+        readings.insert((self.lease.mailbox, self.lease.fence), reading);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use postroom_core::id::MailboxId;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Fetch: what the ledger does not have of a folder is stored with its bytes, sorted and threaded; only then is the server told
 //! anything. When an inbox is read, and what follows from a failure, is decided by its watch.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_core::contract::Contract;
@@ -19,6 +21,7 @@ use crate::charge::Charge;
 use crate::collect::{Collected, Collector};
 use crate::error::Error;
 use crate::event::Event;
+use crate::recognise::shown;
 use crate::sort::Sorted;
 use crate::worker::Worker;
 
@@ -37,6 +40,8 @@ pub(crate) struct Round {
     pub(crate) spent: bool,
     /// The mails that the server was told about.
     pub(crate) told: Vec<LedgerId>,
+    /// Without epochs: what the box shows, once there is mail that is not known.
+    shown: Option<Arc<HashSet<RemoteKey>>>,
 }
 
 /// How much of a folder is looked at.
@@ -113,15 +118,6 @@ impl Reader<'_> {
         Ok(Folder { place, selected })
     }
 
-    /// Records what the server was told, once it is known that it keeps it.
-    pub(crate) async fn kept(&self, told: &[LedgerId]) -> Result<(), Broken> {
-        if told.is_empty() {
-            return Ok(());
-        }
-        let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        Ok(intake.settled(self.worker.postroom.now(), told).await?)
-    }
-
     /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.
     fn holds(&self) -> Result<(), Broken> {
         if self.charge.holds() { Ok(()) } else { Err(Broken::Lost) }
@@ -169,6 +165,9 @@ impl Reader<'_> {
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
             let unknown = intake.unknown(place, &keys).await?;
+            if !unknown.is_empty() && folder.selected.epoch.is_none() && round.shown.is_none() {
+                round.shown = Some(Arc::new(shown(session, WINDOW).await?));
+            }
             for listed in window.iter().filter(|listed| unknown.contains(&listed.key)) {
                 if round.stored >= inbox.per_round() || self.worker.is_stopping() {
                     round.more = true;
@@ -267,7 +266,9 @@ impl Reader<'_> {
             sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
         }
         let id = postroom.fresh(now, LedgerId::new)?;
-        let received = self.received(inbox, place, listed, now, id, (&mail, size, sha256, raw), sorting);
+        let mut received = self.received(inbox, place, listed, now, id, (&mail, size, sha256, raw), sorting);
+        // The first bytes of two large mails may be the same.
+        received.shown = round.shown.clone().filter(|_| whole);
         let (mailbox, contract, state) = (self.mailbox.id, received.contract.clone(), received.state);
         let intake: &dyn LedgerIntake = postroom.store();
         if let Stored::New(id) = intake.store(now, &received).await? {
@@ -317,6 +318,7 @@ impl Reader<'_> {
             sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
             subject: mail.subject.clone(),
             settle_at: if safe { settle_at(inbox.after(), now) } else { None },
+            shown: None,
             raw,
         }
     }

@@ -10,6 +10,7 @@ use postroom_core::suppression::Suppression;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::forget::Forgotten;
 use crate::registry::{Scope, SecretWrite, Switch};
 
 /// `mailbox/7`.
@@ -83,6 +84,12 @@ pub fn contract_changes(old: Option<&Contract>, new: &Contract) -> Value {
 pub fn step_changes(old: Option<&Step>, new: &Step) -> Value {
     let fields = |step| fields(step, &["key", "revision"]);
     Value::Object(changes(old.map(fields), Some(fields(new))))
+}
+
+/// What was removed of a forgotten contract.
+#[must_use]
+pub fn forgotten_changes(forgotten: &Forgotten) -> Value {
+    json!(forgotten)
 }
 
 /// The change of the standard outbox.

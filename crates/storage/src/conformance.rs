@@ -20,6 +20,7 @@ mod budgets;
 mod desk;
 mod events;
 mod fixture;
+mod forget;
 mod ledger;
 mod queue;
 mod registry;
@@ -177,6 +178,9 @@ macro_rules! conformance_tests {
             what_the_baseline_leaves_out_is_ignored_for_good
             a_renumbered_folder_is_recognised_by_its_bytes
             n_copies_account_for_at_most_n_mails
+            without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes
+            a_mail_that_its_box_shows_gives_its_row_to_no_other
+            what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail
             the_same_bytes_in_another_folder_or_mailbox_are_another_mail
             a_mail_is_to_be_settled_from_its_time_on_until_it_was
             a_recognised_mail_is_settled_again
@@ -239,6 +243,12 @@ macro_rules! conformance_tests {
             a_renewal_tells_what_is_still_to_be_read_and_by_which_settings
             readings_are_shown_and_what_was_not_read_for_longest_comes_first
             who_watches_survives_a_reopening
+        );
+        $crate::conformance_tests!(@$mode $with; forget:
+            of_a_forgotten_contract_keys_are_left_and_nothing_else
+            a_forgotten_mail_is_neither_sent_nor_handed_over_again
+            what_waits_is_left_and_counted_and_other_mail_is_not_touched
+            a_forgetting_takes_few_at_a_time_and_each_time_is_audited
         );
     };
 }

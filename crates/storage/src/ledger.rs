@@ -1,5 +1,7 @@
 //! The ports to the ledger's rows: intake for fetchers, work for handlers, desk for people.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +56,9 @@ pub struct Received {
     pub subject: String,
     /// When the server is told what to do with it; none for never.
     pub settle_at: Option<Timestamp>,
+    /// Of a box without epochs (POP3): every key that it shows now. Bytes that are known under a key that is not among them are
+    /// this mail, which its server renumbered. None where epochs tell, and where this is not all of the mail's bytes.
+    pub shown: Option<Arc<HashSet<RemoteKey>>>,
     /// The bytes.
     pub raw: RawMail,
 }
@@ -66,8 +71,8 @@ pub enum Stored {
     New(LedgerId),
     /// Its key is in the ledger.
     Known(LedgerId),
-    /// A mail with the same bytes was in the ledger under an earlier epoch and has this key from now on: the server
-    /// renumbered its folder. Each row accounts for one mail.
+    /// A mail with the same bytes was in the ledger under an earlier epoch, or under a key that its box does not show any
+    /// more ([`Received::shown`]), and has this key from now on: the server renumbered it. Each row accounts for one mail.
     Recognised(LedgerId),
 }
 
@@ -115,7 +120,8 @@ pub trait LedgerIntake: Send + Sync {
     async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()>;
 
     /// Stores a mail with its bytes, in one transaction that is on the medium when this returns. A known key changes
-    /// nothing; see [`Stored`]. A recognised mail is told to its server again, if it was to be told at all.
+    /// nothing; see [`Stored`]. A recognised mail is told to its server again, if it was to be told at all. Without epochs a
+    /// mail that its server was told to delete is not recognised: what comes with its bytes is another one.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] when a staged content is not there in its whole size.

@@ -1,7 +1,8 @@
 //! The ports of postroom to its rows, and their adapters.
 //!
 //! - The ports: [`Mailboxes`], [`Links`], [`Switches`], [`HealthBook`], [`Audit`], [`Vault`] for the registry;
-//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`], [`Suppressions`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Bodies`];
+//!   [`QueueIntake`], [`QueueWork`], [`QueueDesk`], [`Budgets`], [`Suppressions`]; [`LedgerIntake`], [`LedgerWork`], [`LedgerDesk`]; [`Watches`]; [`Forgetting`];
+//!   [`Bodies`];
 //!   [`Events`]; [`Clock`]. A [`Store`] is all of them. Their documentation is the contract, clause by clause.
 //! - [`memory`]: a store in memory, always compiled. The SQL stores come by features.
 //! - [`transition`] and [`audit`]: what changes in a row, as pure functions that every store uses, also a host's own.
@@ -58,6 +59,7 @@ mod clock;
 pub mod conformance;
 mod error;
 mod events;
+mod forget;
 pub mod keyring;
 mod ledger;
 pub mod memory;
@@ -74,6 +76,7 @@ pub use budgets::*;
 pub use clock::*;
 pub use error::{Error, ErrorKind, Result};
 pub use events::*;
+pub use forget::*;
 pub use ledger::*;
 pub use queue::*;
 pub use registry::*;
@@ -105,6 +108,7 @@ pub trait Store:
     + QueueDesk
     + Budgets
     + Suppressions
+    + Forgetting
     + LedgerIntake
     + LedgerWork
     + LedgerDesk
@@ -127,6 +131,8 @@ impl<T> Store for T where
         + QueueDesk
         + Budgets
         + Suppressions
+        + Forgetting
+        + Forgetting
         + LedgerIntake
         + LedgerWork
         + LedgerDesk

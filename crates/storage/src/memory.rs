@@ -4,6 +4,7 @@
 mod bodies;
 mod desk;
 mod events;
+mod forget;
 mod ledger;
 mod queue;
 mod registry;

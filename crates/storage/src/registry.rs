@@ -361,9 +361,10 @@ pub struct AuditEntry {
     pub actor: Actor,
     /// What was changed: `mailbox/7`, `contract/ACME`, `step/F/S`, `standard`, `pause/..`.
     pub subject: String,
-    /// `add`, `save`, `remove`, `set`.
+    /// `add`, `save`, `remove`, `set`, `forget`.
     pub action: String,
-    /// The changed fields with their old and new values; a secret appears as changed, never with a value.
+    /// The changed fields with their old and new values; a secret appears as changed, never with a value. Of what is
+    /// forgotten, how much was removed.
     pub changes: serde_json::Value,
 }
 

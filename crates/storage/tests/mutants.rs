@@ -2,6 +2,9 @@
 //! store in memory.
 #![cfg(feature = "conformance")]
 
+#[path = "mutants/fault.rs"]
+mod fault;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -25,62 +28,7 @@ use postroom_storage::keyring::{Binding, Sealed};
 use postroom_storage::memory::MemoryStore;
 use postroom_storage::*;
 
-/// What is wrong with a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Nothing: the control.
-    None,
-    /// A claim gives again what another worker has: `SELECT .. LIMIT` without a lock.
-    ClaimsTwice,
-    /// Claims go by due time and id alone.
-    ServesInOrder,
-    /// Everybody tries what has failed.
-    AllProbe,
-    /// What was not sent stays taken out of the budget.
-    KeepsBudget,
-    /// Nobody counts automatic mail.
-    CountsNoAnswers,
-    /// A bounce changes what an operator said.
-    OverridesOperators,
-    /// An entry of the suppression list never ends.
-    SuppressesForEver,
-    /// A mark does not look at the lease.
-    MarksDeadClaims,
-    /// A settlement goes by the row alone, whoever sends it.
-    SettlesWithoutFence,
-    /// A renewal brings dead leases back to life.
-    RenewsDeadClaims,
-    /// Idempotency keys are thrown away.
-    ForgetsKeys,
-    /// Ids are compared in any case, as a collation of MariaDB does.
-    IgnoresCase,
-    /// A sweep looks at no age.
-    SweepsAll,
-    /// Mail of a renumbered folder is new.
-    RecognisesNothing,
-    /// A page begins at its own last row.
-    RepeatsRows,
-    /// A save does not look at the revision.
-    SavesStale,
-    /// Nobody ends claims whose lease ran out.
-    NeverExpires,
-    /// A folder that was renumbered counts as known.
-    FrontierOfOneEpoch,
-    /// A UID counts without its UIDVALIDITY.
-    IgnoresEpoch,
-    /// Whoever says that he committed is believed.
-    BelievesCommits,
-    /// Retention counts a day too few.
-    PrunesEarly,
-    /// A reader of events is not given those whose transaction ended late.
-    SkipsEvents,
-    /// Inboxes are taken whoever has them.
-    StealsInboxes,
-    /// A watcher that was dead goes on as if nothing had been.
-    RevivesWatchers,
-    /// Who came first keeps all inboxes.
-    HoardsInboxes,
-}
+use fault::Fault;
 
 struct Mutant {
     inner: MemoryStore,
@@ -180,6 +128,11 @@ through! { HealthBook:
         let probes = self.inner.probe(now, mailbox, worker, until).await?;
         Ok(probes || self.is(Fault::AllProbe))
     }
+}
+
+through! { Forgetting:
+    fn forget<'a>(change: &Change, contract: &ContractId, after: Option<&'a QueueId>, limit: u32) -> Forgotten;
+    fn waiting(contract: &ContractId) -> Waiting;
 }
 
 through! { Budgets:
@@ -353,6 +306,9 @@ through! { LedgerIntake:
         if self.is(Fault::RecognisesNothing) {
             mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
         }
+        if self.is(Fault::IgnoresTheBox) {
+            mail.shown = mail.shown.map(|_| Arc::default());
+        }
         self.inner.store(now, &mail).await
     }
 }
@@ -459,12 +415,18 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::NeverExpires, "queue::a_worker_that_died_costs_an_attempt"),
         (Fault::ForgetsKeys, "queue::the_same_key_and_content_give_the_same_mail"),
         (Fault::ForgetsKeys, "queue::the_same_submission_at_once_is_one_mail"),
+        (Fault::ForgetsKeys, "forget::a_forgotten_mail_is_neither_sent_nor_handed_over_again"),
         (Fault::IgnoresCase, "registry::host_ids_are_compared_byte_by_byte"),
         (Fault::SavesStale, "registry::of_two_saves_at_once_one_is_a_conflict"),
         (Fault::RepeatsRows, "registry::pages_by_key_are_complete_and_without_doubles"),
         (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
         (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
         (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
+        (
+            Fault::RecognisesNothing,
+            "ledger::without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes",
+        ),
+        (Fault::IgnoresTheBox, "ledger::a_mail_that_its_box_shows_gives_its_row_to_no_other"),
         (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
         (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
         (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),

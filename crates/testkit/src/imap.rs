@@ -135,7 +135,10 @@ impl Imap {
     /// RFC 2177: tells changes as they come, until DONE.
     async fn idle(&mut self) -> io::Result<Verdict> {
         // Subscribed before the first look, so that no change falls between.
-        let mut changes = self.connection.shared.changes();
+        let login = self.connection.login.as_deref().unwrap_or_default();
+        let Some(mut changes) = self.connection.shared.read(|store| store.changes_of(login)) else {
+            return Ok(Verdict::bad("not before sign-in"));
+        };
         self.connection.wire.write(b"+ idling\r\n").await?;
         loop {
             if let Err(bye) = self.sync(Expunges::Told) {

@@ -7,6 +7,7 @@ use std::{
     fmt,
     time::SystemTime,
 };
+use tokio::sync::watch;
 
 pub(crate) const INBOX: &str = "INBOX";
 
@@ -35,6 +36,8 @@ pub(crate) struct Account {
     pub(crate) folders: BTreeMap<String, Folder>,
     /// The session that holds the maildrop (RFC 1939 section 4).
     pub(crate) maildrop: Option<u64>,
+    /// Counts the changes, for those that idle in it: of 10,000 accounts one mail wakes one.
+    changed: watch::Sender<u64>,
 }
 
 // Written out because of the password: even a test's may be a real one.
@@ -59,7 +62,8 @@ impl Store {
     pub(crate) fn add_account(&mut self, login: &str, password: &str) {
         let inbox = Folder::new(self.new_validity());
         let folders = BTreeMap::from([(INBOX.to_owned(), inbox)]);
-        let account = Account { password: password.to_owned(), folders, maildrop: None };
+        let changed = watch::Sender::new(0);
+        let account = Account { password: password.to_owned(), folders, maildrop: None, changed };
         self.accounts.insert(login.to_owned(), account);
         self.aliases.insert(login.to_ascii_lowercase(), login.to_owned());
     }
@@ -85,8 +89,16 @@ impl Store {
         self.accounts.get(login)
     }
 
+    /// An account that is about to be changed: whoever waits for its changes is woken, and sees them once the store is free again.
     pub(crate) fn account_mut(&mut self, login: &str) -> Option<&mut Account> {
-        self.accounts.get_mut(login)
+        let account = self.accounts.get_mut(login)?;
+        account.changed.send_modify(|version| *version += 1);
+        Some(account)
+    }
+
+    /// Marks the present of an account as seen; `changed()` on it returns after its next change.
+    pub(crate) fn changes_of(&self, login: &str) -> Option<watch::Receiver<u64>> {
+        Some(self.account(login)?.changed.subscribe())
     }
 
     pub(crate) fn logins(&self) -> impl Iterator<Item = &str> {
@@ -177,6 +189,18 @@ mod tests {
         ] {
             assert_eq!(store.receiver(address), login, "{address}");
         }
+    }
+
+    /// Would miss a session that waits for another account than its own; `imap` has the test of a client that is told.
+    #[test]
+    fn a_mail_is_news_in_its_own_account_and_in_no_other() {
+        let mut store = Store::default();
+        store.add_account("ana", "a");
+        store.add_account("rui", "b");
+        let [ana, rui] = ["ana", "rui"].map(|login| store.changes_of(login).unwrap());
+        store.deliver("ana", INBOX, Bytes::from_static(b"\r\n"), SystemTime::UNIX_EPOCH).unwrap();
+        assert!(ana.has_changed().unwrap() && !rui.has_changed().unwrap());
+        assert!(store.changes_of("bea").is_none());
     }
 
     #[test]

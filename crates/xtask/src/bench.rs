@@ -4,6 +4,7 @@ mod boxes;
 mod burden;
 mod fetch;
 mod relay;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,6 +46,18 @@ pub(crate) struct Options {
     /// The stores of `depth` and `poison`.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres,mariadb")]
     stores: Vec<String>,
+    /// How many boxes are watched by `watch`. 2,000 and 10,000 unless given, as the goals have them.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    boxes: Option<u32>,
+    /// Watch with TLS only.
+    #[arg(long)]
+    tls: bool,
+    /// Watch without TLS only.
+    #[arg(long, conflicts_with = "tls")]
+    plain: bool,
+    /// How many mails come into watched boxes, one after the other.
+    #[arg(long, default_value_t = 500)]
+    wakeups: u32,
     /// What `deliver` and `isolation` are asked beyond that, as their programs take it (`-- --help` shows it).
     #[arg(last = true)]
     rest: Vec<String>,
@@ -64,10 +77,12 @@ enum Benchmark {
     Isolation,
     /// Fetching a box of Dovecot's durably, beside mbsync to a synced maildir and async-imap, which keeps nothing; and POP3.
     Fetch,
+    /// Watching many boxes: the memory of each, and how soon a mail is noticed; beside async-imap and a task that owns a socket.
+    Watch,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
-    let needs_sink = !matches!(options.what, Benchmark::Isolation | Benchmark::Fetch);
+    let needs_sink = !matches!(options.what, Benchmark::Isolation | Benchmark::Fetch | Benchmark::Watch);
     if needs_sink && !Path::new(SINK).exists() {
         println!("skipped: {SINK} is not there; it comes with the Debian package postfix");
         return Ok(ExitCode::SUCCESS);
@@ -78,6 +93,12 @@ pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {
         Benchmark::Depth | Benchmark::Poison => burden(options),
         Benchmark::Isolation => isolation(options),
         Benchmark::Fetch => fetch::fetch(options.rounds, options.mails.unwrap_or(20_000)),
+        Benchmark::Watch => watch::watch(watch::Course {
+            rounds: options.rounds,
+            boxes: options.boxes,
+            tls: (options.tls || options.plain).then_some(options.tls),
+            wakeups: options.wakeups,
+        }),
     }
 }
 

@@ -119,11 +119,6 @@ impl Options {
         let short = Self::short_receiving(IncomingKind::Dovecot, IncomingProtocol::Imap);
         Self { kills: 2, plant: Some(plant), same_numbers: true, ..short }
     }
-
-    /// The same, in a box whose mails keep their numbers.
-    pub(crate) fn with_same_numbers(self) -> Self {
-        Self { same_numbers: true, ..self }
-    }
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<ExitCode> {

@@ -140,10 +140,10 @@ fn kill_workers(store: kill::Store) -> Outcome<Tally> {
     killed(&kill::Options::short(store))
 }
 
-/// The same by each protocol. Mail that stays in a POP3 box whose UIDLs change is not recognised yet: there they stay.
+/// The same by each protocol.
 fn kill_receivers(server: IncomingKind) -> Outcome<Tally> {
     let short = |protocol| kill::Options::short_receiving(server, protocol);
-    killed_each(&[short(IncomingProtocol::Imap), short(IncomingProtocol::Pop3).with_same_numbers()])
+    killed_each(&[short(IncomingProtocol::Imap), short(IncomingProtocol::Pop3)])
 }
 
 fn killed_each(all: &[kill::Options]) -> Outcome<Tally> {

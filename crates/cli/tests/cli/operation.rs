@@ -124,3 +124,41 @@ async fn nothing_is_pruned_before_its_time() {
     assert_eq!(pruned, json!({ "bodies": 0, "mails": 0, "events": 0 }));
     assert_eq!(desk.json(&["queue", "show", &id]).await.document()["state"], "accepted");
 }
+
+/// What a client's data protection officer asks for: nothing of the mail is left, and nothing happens twice.
+#[tokio::test]
+async fn a_forgotten_contract_leaves_keys_and_what_waits() {
+    let desk = desk().await;
+    let inbox = desk.inbox().await;
+    desk.json(&["contract", "inbox", "A", &inbox]).await.document();
+    let keyed = ["--idempotency-key", "order-7", "--record", "T-7"];
+    let id = send(&desk, "canary", &keyed).await;
+    desk.server
+        .deliver("box@acme.example", "From: canary@client.example\r\nSubject: canary\r\n\r\ncanary\r\n");
+    let run = ["run", "--until-idle", "--deliver-to", "out"];
+    desk.json(&run).await.document();
+    desk.json(&["suppression", "add", "A", "bea@client.example"]).await.document();
+    desk.json(&["queue", "pause", "--contract", "A"]).await.document();
+    let held = send(&desk, "waits", &[]).await;
+
+    let forgotten = desk.json(&["--actor", "ana", "contract", "forget", "A"]).await.document();
+    let left = json!({ "queued": 1, "received": 0 });
+    assert_eq!(forgotten, json!({ "sent": 1, "received": 1, "suppressions": 1, "waiting": left }));
+    let queue = desk.json(&["queue", "list"]).await.stdout;
+    let ledger = desk.json(&["ledger", "list"]).await.stdout;
+    for listing in [&queue, &ledger, &desk.json(&["events"]).await.stdout] {
+        assert!(!listing.contains("canary") && !listing.contains("T-7"), "{listing}");
+    }
+    let audit = desk.json(&["audit"]).await.lines();
+    let entry = audit.iter().find(|entry| entry["action"] == "forget").expect("it is audited");
+    assert_eq!((&entry["actor"], &entry["subject"]), (&json!("ana"), &json!("contract/A")), "{entry}");
+    // Its links are there, a repetition sends nothing, and the server's mail is known.
+    assert_eq!(desk.json(&["contract", "show", "A"]).await.document()["inboxes"], json!([inbox]));
+    assert_eq!(send(&desk, "canary", &keyed).await, id);
+    assert_eq!(desk.json(&run).await.document()["stored"], 0);
+    // What waited is said in words, and goes once it is finished.
+    let words = desk.call(&["contract", "forget", "A"]).await.stdout;
+    assert!(words.contains("0 sent and 0 received") && words.contains("1 in the queue"), "{words}");
+    desk.json(&["queue", "cancel", &held]).await.document();
+    assert_eq!(desk.json(&["contract", "forget", "A"]).await.document()["sent"], 1);
+}

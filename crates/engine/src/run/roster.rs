@@ -69,16 +69,17 @@ impl Roster {
                 self.judge(renewed)?;
             }
             if takes <= now {
+                let may_end = self.until == Until::Read && self.tasks.is_empty();
+                // Asked before, not after: what came free in between would be taken by nobody.
+                let waits = may_end
+                    && begun.elapsed() < self.worker.lease
+                    && self.others_may_be_dead(began_at).await?;
                 let taken = self.take().await;
                 let some = taken.as_ref().is_ok_and(|taken| *taken > 0);
                 takes = now + if some || self.until == Until::Read { look } else { look * LOOKS };
                 self.judge(taken)?;
-                if !some && self.until == Until::Read && self.tasks.is_empty() {
-                    let waits =
-                        begun.elapsed() < self.worker.lease && self.others_may_be_dead(began_at).await?;
-                    if !waits {
-                        return Ok(());
-                    }
+                if may_end && !some && !waits {
+                    return Ok(());
                 }
             }
             let next = renews.min(takes);

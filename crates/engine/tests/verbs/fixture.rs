@@ -15,7 +15,7 @@ use postroom_core::time::Timestamp;
 use postroom_engine::{Answer, Delivery, MessageHandler, Options, Postroom, Submitted, Work};
 use postroom_storage::keyring::{Binding, Keyring, Sealed};
 use postroom_storage::memory::MemoryStore;
-use postroom_storage::{ManualClock, QueueDesk, QueueRecord};
+use postroom_storage::{LedgerDesk, LedgerItem, LedgerQuery, ManualClock, QueueDesk, QueueRecord};
 use postroom_transport::OutgoingTransport;
 use postroom_transport::memory::{MemoryIncoming, MemoryOutgoing};
 use zeroize::Zeroizing;
@@ -203,6 +203,12 @@ impl House {
     pub(crate) async fn run(&self, work: Work) {
         let run = self.postroom.run_with(work, std::future::pending());
         tokio::time::timeout(Duration::from_secs(20), run).await.expect("the worker becomes idle").unwrap();
+    }
+
+    /// Every row of the ledger.
+    pub(crate) async fn ledger(&self) -> Vec<LedgerItem> {
+        let desk: &dyn LedgerDesk = self.postroom.store();
+        desk.list(&LedgerQuery::default()).await.unwrap()
     }
 
     /// A mail from a customer in the inbox.

@@ -9,5 +9,6 @@ mod hostile;
 mod operating;
 mod receiving;
 mod registry;
+mod renumbering;
 mod sending;
 mod watching;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{InboxDraft, Status};
+use postroom_core::secret::SecretChange;
 use postroom_engine::{Options, Postroom, Work};
 use postroom_storage::{Contact, HealthBook, LedgerIntake, Watch, Watches, Way};
 use postroom_transport::memory::MemoryIncoming;
@@ -280,6 +281,28 @@ async fn settings_that_change_end_the_session_that_was_opened_by_the_old_ones() 
     postroom.set_status(&actor(), house.inbox.id, Status::Active).await.unwrap();
     reads(&house, &["one"]).await;
     assert_eq!(odd.opened(house.inbox.id), 2);
+}
+
+/// Would miss settings that change while a mail is being read. A watch that goes on by those that it began with marks both as read.
+#[tokio::test]
+async fn what_comes_after_another_process_changed_the_settings_is_read_by_the_new_ones() {
+    let house = House::with_options(only_told()).await;
+    let odd = Odd::new(&house.incoming, |_, _| Act::Do);
+    // Which settings are in force, a renewal tells after eight hours; what has changed within the process, nobody tells this one.
+    let lease = only_told().poll;
+    let _running = Running::begin(&over(&house, &odd, Options { lease, ..only_told() }));
+    until("watched", async || reader(&house).await.is_some()).await;
+    house.arrives("ana@customer.example", "one", "");
+    let (id, revision) = (house.inbox.id, house.inbox.revision);
+    let seen = || house.incoming.mails(id, "INBOX").iter().map(|mail| mail.seen).collect::<Vec<_>>();
+    until("read to its end", async || seen() == [true]).await;
+    let (provider, baseline) = ("imaps".to_owned(), Some("all".to_owned()));
+    let form = InboxDraft { provider, baseline, after: Some("leave".to_owned()), ..InboxDraft::default() };
+    let leave = inbox("imap.acme.example", form);
+    house.postroom.edit(&actor(), id, revision, &leave, SecretChange::Keep).await.unwrap();
+    house.arrives("ana@customer.example", "two", "");
+    reads(&house, &["one", "two"]).await;
+    assert_eq!((seen(), odd.opened(id)), (vec![true, false], 2));
 }
 
 #[tokio::test]

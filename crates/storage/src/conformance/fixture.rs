@@ -239,6 +239,7 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         sender: "A Client <a@client.example>".to_owned(),
         subject: format!("Mail {number}"),
         settle_at: None,
+        shown: None,
         raw: RawMail::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
     }
 }

@@ -282,6 +282,70 @@ pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
     assert!(matches!(again, Stored::Recognised(_)), "renumbered once more");
 }
 
+/// A mail of a POP3 box under a UIDL, while the box shows those.
+fn uidl(number: u32, of: &Place, uidl: &str, shown: &[&str], bytes: &str) -> Received {
+    let place = Place { folder: String::new(), epoch: 0, ..of.clone() };
+    let key = |uidl: &str| RemoteKey::Uidl(uidl.to_owned());
+    let shown = Arc::new(shown.iter().map(|uidl| key(uidl)).collect());
+    Received { key: key(uidl), shown: Some(shown), ..received(number, &place, 0, bytes) }
+}
+
+pub(super) async fn without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes(subject: Subject) {
+    let (store, of) = with_inbox(subject).await;
+    for (number, key) in [(1, "a"), (2, "b"), (3, "gone")] {
+        let mut mail = uidl(number, &of, key, &["a", "b", "gone"], &format!("bytes {number}"));
+        mail.settle_at = Some(at(0));
+        keep(&store, &mail).await;
+    }
+    let shown = ["x", "y", "b", "z"];
+    let moved = uidl(11, &of, "x", &shown, "bytes 1");
+    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Recognised(ledger_id(1)));
+    // Each round may end behind any mail: the next one finds the key known.
+    assert_eq!(store.store(at(9), &moved).await.expect("store"), Stored::Known(ledger_id(1)));
+    let record = show(&store, ledger_id(1)).await;
+    assert_eq!((record.item.epoch, &record.item.key, record.item.state), (0, &moved.key, State::Stored));
+    assert_eq!(told(&store, ledger_id(1)).await, ["stored", "recognised"]);
+    keep(&store, &uidl(12, &of, "y", &shown, "bytes of a new mail")).await;
+    keep(&store, &Received { size: 99, ..uidl(13, &of, "z", &shown, "bytes 2") }).await;
+    assert_eq!(unsettled(&store, 9, &moved.place).await, [1, 2, 3].map(ledger_id), "under the keys of now");
+    let back = uidl(14, &of, "a", &["a"], "bytes 1");
+    assert_eq!(
+        store.store(at(9), &back).await.expect("store"),
+        Stored::Recognised(ledger_id(1)),
+        "as before"
+    );
+    let content = Received { key: RemoteKey::Content("00ff".to_owned(), 1), ..back };
+    let lost_its_uidl = store.store(at(9), &Received { shown: Some(Arc::default()), ..content }).await;
+    assert_eq!(lost_its_uidl.expect("store"), Stored::Recognised(ledger_id(1)));
+}
+
+pub(super) async fn a_mail_that_its_box_shows_gives_its_row_to_no_other(subject: Subject) {
+    let (store, of) = with_inbox(subject).await;
+    keep(&store, &uidl(1, &of, "a", &["a", "b"], "bytes")).await;
+    keep(&store, &uidl(2, &of, "b", &["a", "b"], "bytes")).await;
+    // Two of three are known, whichever they are.
+    let shown = ["x", "y", "z"];
+    let mut found = Vec::new();
+    for (number, key) in [(11, "x"), (12, "y"), (13, "z")] {
+        found.push(store.store(at(1), &uidl(number, &of, key, &shown, "bytes")).await.expect("store"));
+    }
+    let [one, two, three] = [1, 2, 13].map(ledger_id);
+    assert_eq!(found, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
+    // What is not whole tells nothing by its bytes.
+    let torn = Received { shown: None, ..uidl(14, &of, "w", &[], "bytes") };
+    keep(&store, &torn).await;
+}
+
+pub(super) async fn what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail(subject: Subject) {
+    let (store, of) = with_inbox(subject).await;
+    keep(&store, &uidl(1, &of, "a", &["a", "b"], "bytes")).await;
+    keep(&store, &uidl(2, &of, "b", &["a", "b"], "bytes")).await;
+    store.settled(at(1), &[ledger_id(1)]).await.expect("settled");
+    let again = store.store(at(2), &uidl(11, &of, "x", &["x"], "bytes")).await.expect("store");
+    assert_eq!(again, Stored::Recognised(ledger_id(2)), "not the one that is gone");
+    keep(&store, &uidl(12, &of, "y", &["x", "y"], "bytes")).await;
+}
+
 pub(super) async fn the_same_bytes_in_another_folder_or_mailbox_are_another_mail(subject: Subject) {
     let (store, seven) = with_inbox(subject).await;
     keep(&store, &received(1, &seven, 1, "bytes")).await;
@@ -289,6 +353,9 @@ pub(super) async fn the_same_bytes_in_another_folder_or_mailbox_are_another_mail
     keep(&store, &received(2, &place(other, 8), 1, "bytes")).await;
     let folder = Place { folder: "INBOX".to_owned(), epoch: 8, ..seven };
     keep(&store, &received(3, &folder, 1, "bytes")).await;
+    keep(&store, &uidl(4, &folder, "a", &["a"], "bytes")).await;
+    let other = place(add(&store, inbox("pop.acme.example")).await, 0);
+    keep(&store, &uidl(5, &other, "x", &["x"], "bytes")).await;
 }
 
 pub(super) async fn a_mail_is_to_be_settled_from_its_time_on_until_it_was(subject: Subject) {

@@ -86,13 +86,19 @@ impl Rows {
         self.publish_received(mail.id);
     }
 
-    /// The oldest row of the same bytes whose key is of another epoch of the same folder.
+    /// The oldest row of the same bytes whose key is of another epoch of the same folder, or not in the box any more.
     fn renumbered(&self, mail: &Received) -> Option<LedgerId> {
         let place = &mail.place;
         let is_same = |one: &&StoredMail| {
             let item = &one.item;
+            let had_another_key = match &mail.shown {
+                Some(shown) => {
+                    item.epoch == place.epoch && one.settled.is_none() && !shown.contains(&item.key)
+                }
+                None => item.epoch != place.epoch,
+            };
             (item.mailbox, &item.folder) == (place.mailbox, &place.folder)
-                && item.epoch != place.epoch
+                && had_another_key
                 && one.sha256 == Some(mail.sha256)
                 && item.size == mail.size
         };
@@ -175,6 +181,7 @@ impl LedgerIntake for MemoryStore {
                 sender: String::new(),
                 subject: String::new(),
                 settle_at: None,
+                shown: None,
                 raw: RawMail::Whole(bytes::Bytes::new()),
             };
             rows.insert_received(now, &mail, None, None);

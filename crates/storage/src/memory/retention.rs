@@ -32,6 +32,39 @@ impl Rows {
         self.queue.values().filter(is_over).take(limit).map(|one| one.mail.id).collect()
     }
 
+    /// Removes a sent mail with all that belongs to it.
+    pub(super) fn remove_mail(&mut self, id: QueueId) {
+        let Some(one) = self.queue.remove(&id) else { return };
+        self.bodies.remove(&one.body);
+        self.keys.retain(|_, mail| *mail != id);
+        if let Some(ids) = self.message_ids.get_mut(&one.mail.message_id) {
+            ids.retain(|other| *other != id);
+        }
+        self.remove_events(id);
+    }
+
+    pub(super) fn remove_content(&mut self, id: QueueId) {
+        let body = self.queue.get(&id).map(|one| one.body);
+        body.and_then(|body| self.bodies.remove(&body));
+    }
+
+    pub(super) fn remove_events(&mut self, id: QueueId) {
+        self.events.retain(|_, told| !matches!(told, Told::Queue(mail, _) if *mail == id));
+    }
+
+    /// Leaves the key alone of a received mail.
+    pub(super) fn strip_received(&mut self, id: LedgerId) {
+        let Some(one) = self.ledger.get_mut(&id) else { return };
+        one.is_bare = true;
+        one.timeline.clear();
+        one.told = 0;
+        let item = &mut one.item;
+        (item.sender, item.subject) = (String::new(), String::new());
+        (item.message_id, item.record) = (None, None);
+        one.row.body.take().and_then(|body| self.bodies.remove(&body));
+        self.events.retain(|_, told| !matches!(told, Told::Ledger(mail, _) if *mail == id));
+    }
+
     pub(super) fn prune(&mut self, now: Timestamp, limit: u32) -> Pruned {
         let limit = page(Some(limit));
         let has_failed =
@@ -39,23 +72,12 @@ impl Rows {
         let mails = self.over(now, limit, |one, kept| {
             Some(days(if has_failed(one) { kept.dead } else { kept.timelines }).max(KEYS_KEPT))
         });
-        for id in &mails {
-            let Some(one) = self.queue.remove(id) else { continue };
-            self.bodies.remove(&one.body);
-            self.keys.retain(|_, mail| mail != id);
-            if let Some(ids) = self.message_ids.get_mut(&one.mail.message_id) {
-                ids.retain(|other| other != id);
-            }
-            self.events.retain(|_, told| !matches!(told, Told::Queue(mail, _) if mail == id));
-        }
+        mails.iter().for_each(|id| self.remove_mail(*id));
         let contents = self.over(now, limit, |one, kept| {
             let has_content = self.bodies.contains_key(&one.body);
             (has_content && !has_failed(one)).then(|| days(kept.bodies))
         });
-        for id in &contents {
-            let body = self.queue.get(id).map(|one| one.body);
-            body.and_then(|body| self.bodies.remove(&body));
-        }
+        contents.iter().for_each(|id| self.remove_content(*id));
         let old = |told: &Told| matches!(told, Told::Mailbox { at, .. } if *at + days(Retention::default().timelines) <= now);
         let events: Vec<_> =
             self.events.iter().filter(|(_, told)| old(told)).map(|(number, _)| *number).collect();
@@ -86,17 +108,7 @@ impl Rows {
         let mails = self.received_over(now, limit, |one, kept| {
             (!one.is_bare).then_some(if is_dead(one) { kept.dead } else { kept.timelines })
         });
-        for id in &mails {
-            let Some(one) = self.ledger.get_mut(id) else { continue };
-            one.is_bare = true;
-            one.timeline.clear();
-            one.told = 0;
-            let item = &mut one.item;
-            (item.sender, item.subject) = (String::new(), String::new());
-            (item.message_id, item.record) = (None, None);
-            one.row.body.take().and_then(|body| self.bodies.remove(&body));
-            self.events.retain(|_, told| !matches!(told, Told::Ledger(mail, _) if mail == id));
-        }
+        mails.iter().for_each(|id| self.strip_received(*id));
         let contents = self.received_over(now, limit, |one, kept| {
             (one.row.body.is_some() && !is_dead(one)).then_some(kept.raw)
         });

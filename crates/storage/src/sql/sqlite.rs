@@ -10,6 +10,7 @@ mod events;
 mod failed;
 #[cfg(test)]
 mod faults;
+mod forget;
 mod health;
 mod host;
 mod lanes;

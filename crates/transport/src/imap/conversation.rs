@@ -1,7 +1,6 @@
 //! One conversation in commands and responses: responses are cut out of the stream, tags are compared, what the server says
 //! of the selected folder in passing is kept. Which commands there are stands in the siblings.
 
-use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -93,7 +92,8 @@ pub(super) struct Conversation {
     pub(super) view: View,
     /// Whether the server has not refused to push.
     pub(super) pushes: bool,
-    capabilities: BTreeSet<String>,
+    /// A list: while it idles a session has three.
+    capabilities: Vec<Box<str>>,
     tags: RandomState,
     sent: u64,
     stage: Stage,
@@ -111,7 +111,7 @@ impl Conversation {
             timeouts,
             view: View::default(),
             pushes: true,
-            capabilities: BTreeSet::new(),
+            capabilities: Vec::new(),
             tags: RandomState::new(),
             sent: 0,
             stage: Stage::Greeting,
@@ -168,11 +168,11 @@ impl Conversation {
     }
 
     pub(super) fn offers(&self, capability: &str) -> bool {
-        self.capabilities.contains(capability)
+        self.capabilities.iter().any(|one| **one == *capability)
     }
 
     pub(super) fn capabilities(&self) -> impl Iterator<Item = &str> + Clone {
-        self.capabilities.iter().map(String::as_str)
+        self.capabilities.iter().map(|one| &**one)
     }
 
     /// What was said before TLS, or before the sign-in, counts no more (RFC 3501 section 6.2.1).
@@ -182,14 +182,15 @@ impl Conversation {
 
     /// Forgets all but these: a session that idles keeps what it will ask for.
     pub(super) fn keep_capabilities(&mut self, asked_for: &[&str]) {
-        self.capabilities.retain(|one| asked_for.contains(&one.as_str()));
+        self.capabilities.retain(|one| asked_for.contains(&&**one));
+        self.capabilities.shrink_to_fit();
     }
 
     pub(super) fn learn_capabilities(&mut self, words: &[u8]) {
         let words = words.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
         self.capabilities = words
             .take(CAPABILITIES_LIMIT)
-            .map(|word| String::from_utf8_lossy(word).to_ascii_uppercase())
+            .map(|word| String::from_utf8_lossy(word).to_ascii_uppercase().into_boxed_str())
             .collect();
     }
 

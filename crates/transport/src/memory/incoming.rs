@@ -117,7 +117,7 @@ impl MemoryIncoming {
         self.change(|state| state.shelf(mailbox, folder).mails.retain(|mail| mail.uid != uid));
     }
 
-    /// Gives the folder a new epoch (UIDVALIDITY) and its mails new UIDs from 1.
+    /// Gives the folder a new epoch (UIDVALIDITY) and its mails new UIDs from 1; over POP3 they have other UIDLs.
     pub fn reset_epoch(&self, mailbox: MailboxId, folder: &str) {
         self.change(|state| {
             state.last_epoch += 1;
@@ -264,15 +264,16 @@ impl Session {
         })
     }
 
-    fn key(&self, uid: u32) -> RemoteKey {
-        if self.is_pop3 { RemoteKey::Uidl(uid.to_string()) } else { RemoteKey::Uid(uid) }
+    /// POP3 has no epochs: a UIDL names one mail for ever, so it differs from epoch to epoch.
+    fn key(&self, epoch: u32, uid: u32) -> RemoteKey {
+        if self.is_pop3 { RemoteKey::Uidl(format!("{epoch}.{uid}")) } else { RemoteKey::Uid(uid) }
     }
 }
 
 fn uid(key: &RemoteKey) -> Option<u32> {
     match key {
         RemoteKey::Uid(uid) => Some(*uid),
-        RemoteKey::Uidl(text) => text.parse().ok(),
+        RemoteKey::Uidl(text) => text.split_once('.')?.1.parse().ok(),
         _ => None,
     }
 }
@@ -306,7 +307,9 @@ impl IncomingSession for Session {
         self.on_shelf(Stage::List, |shelf, session| {
             let behind = shelf.mails.iter().filter(|mail| mail.uid > after).take(limit);
             let size = |mail: &Kept| u64::try_from(mail.content.len()).unwrap_or(u64::MAX);
-            Ok(behind.map(|mail| Listed::new(session.key(mail.uid), size(mail), mail.arrived)).collect())
+            Ok(behind
+                .map(|mail| Listed::new(session.key(shelf.epoch, mail.uid), size(mail), mail.arrived))
+                .collect())
         })
     }
 
@@ -316,8 +319,8 @@ impl IncomingSession for Session {
         limit: u64,
         sink: &'a mut (dyn BodySink + 'a),
     ) -> Result<()> {
-        let content = self.on_shelf(Stage::Fetch, |shelf, _| {
-            let mail = shelf.mails.iter().find(|mail| Some(mail.uid) == uid(key));
+        let content = self.on_shelf(Stage::Fetch, |shelf, session| {
+            let mail = shelf.mails.iter().find(|mail| session.key(shelf.epoch, mail.uid) == *key);
             let content =
                 mail.map(|mail| mail.content.clone()).ok_or(Error::new(ErrorKind::Gone, Stage::Fetch))?;
             let is_too_large = u64::try_from(content.len()).is_ok_and(|length| length > limit);
@@ -369,7 +372,8 @@ impl IncomingSession for Session {
             }
             for (key, effect) in effects {
                 let shelf = shelves.get_mut(&name).ok_or(refused(ErrorKind::FolderMissing))?;
-                let Some(at) = shelf.mails.iter().position(|mail| Some(mail.uid) == uid(key)) else {
+                let Some(at) = shelf.mails.iter().position(|mail| session.key(shelf.epoch, mail.uid) == *key)
+                else {
                     continue;
                 };
                 match effect {
@@ -399,7 +403,7 @@ impl IncomingSession for Session {
                 return Err(Error::new(ErrorKind::Unsupported, Stage::List));
             }
             let found = shelf.mails.iter().filter(|mail| has_message_id(&mail.content, message_id));
-            Ok(found.map(|mail| session.key(mail.uid)).collect())
+            Ok(found.map(|mail| session.key(shelf.epoch, mail.uid)).collect())
         })
     }
 

@@ -7,14 +7,14 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::failed::{code, failed, unavailable};
 use super::ledger::{
-    desk as ledger_desk, intake as ledger_intake, retention as ledger_retention, row as ledger_row,
-    work as ledger_work,
+    desk as ledger_desk, intake as ledger_intake, recognise as ledger_recognise,
+    retention as ledger_retention, row as ledger_row, work as ledger_work,
 };
 use super::queue::{claim, desk, doubt, insert, intake, reroute, retention, row, work};
 use super::store::MySqlStore;
 use super::{
-    audit, bodies, budgets, correspondents, events, faults, lanes, links, locks, mailboxes, suppressions,
-    switches, watches,
+    audit, bodies, budgets, correspondents, events, faults, forget, lanes, links, locks, mailboxes,
+    suppressions, switches, watches,
 };
 use crate::clock::Clock;
 use crate::queue::QueueIntake;
@@ -152,7 +152,8 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::CONTACT,
         ledger_intake::KNOWN,
         ledger_intake::UNKNOWN,
-        ledger_intake::RENUMBERED,
+        ledger_recognise::RENUMBERED,
+        ledger_recognise::SAME,
         ledger_intake::UNSETTLED,
         ledger_intake::UNTOLD,
         ledger_intake::SETTLED,
@@ -173,6 +174,11 @@ async fn no_statement_walks_over_a_table_that_grows() {
         watches::READ,
         watches::HELD,
         watches::RELEASE,
+        forget::SENT,
+        forget::NOBODY,
+        forget::KEY_LEFT,
+        forget::LISTED,
+        forget::WAITING,
     ];
     statements.extend(mailboxes::USES);
     statements.extend(retention::OVER.into_iter().flatten());
@@ -182,6 +188,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
     statements.extend(desk::LISTS);
     statements.extend(ledger_desk::LISTS);
     statements.extend(ledger_retention::OVER.into_iter().flatten());
+    statements.extend(forget::RECEIVED);
     let mut bad = Vec::new();
     for sql in statements {
         let said = repeated(&store, sql).await;

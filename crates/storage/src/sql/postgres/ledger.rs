@@ -3,6 +3,7 @@
 pub(super) mod desk;
 pub(super) mod host;
 pub(super) mod intake;
+pub(super) mod recognise;
 pub(super) mod retention;
 pub(super) mod row;
 pub(super) mod work;

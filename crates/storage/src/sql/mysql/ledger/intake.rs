@@ -8,6 +8,7 @@ use serde_json::json;
 use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
 
+use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
@@ -33,12 +34,6 @@ pub(in crate::sql::mysql) const UNKNOWN: &str = concat!(
         WHERE m.mailbox = ? AND m.folder = ? AND m.epoch = ? AND m.remote_key = CAST(j.sought AS BINARY))
     ORDER BY j.place"
 );
-
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::mysql) const RENUMBERED: &str =
-    "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
-    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch <> ? AND size = ? ORDER BY number LIMIT 1
-    FOR UPDATE";
 
 pub(in crate::sql::mysql) const UNSETTLED: &str =
     "SELECT id, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_telling)
@@ -140,27 +135,11 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mail: &Received) -> 
     if let Some((id,)) = known {
         return Ok(Stored::Known(LedgerId::from_uuid(id)));
     }
-    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_bytes())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else {
-        insert(tx, now, mail).await?;
-        return Ok(Stored::New(mail.id));
-    };
-    let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
-    let update =
-        sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id);
-    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let id = LedgerId::from_uuid(id);
-    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
-    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Stored::Recognised(id))
+    if let Some(id) = recognise(tx, now, mail).await? {
+        return Ok(Stored::Recognised(id));
+    }
+    insert(tx, now, mail).await?;
+    Ok(Stored::New(mail.id))
 }
 
 async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {

@@ -8,6 +8,7 @@ use serde_json::json;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, RawMail, Received, Stored, Unsettled};
@@ -31,11 +32,6 @@ pub(in crate::sql::postgres) const UNKNOWN: &str =
     WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m
         WHERE m.mailbox = $1 AND m.folder = $2 AND m.epoch = $3 AND m.remote_key = j.value)
     ORDER BY j.place";
-
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::postgres) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND epoch <> $4 AND size = $5 ORDER BY number LIMIT 1
-    FOR NO KEY UPDATE";
 
 pub(in crate::sql::postgres) const UNSETTLED: &str = "SELECT id, remote_key FROM postroom_ledger_mail
     WHERE mailbox = $1 AND folder = $2 AND epoch = $3
@@ -120,26 +116,11 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mail: &Received) -> Res
     if let Some((id,)) = known {
         return Ok(Stored::Known(LedgerId::from_uuid(id)));
     }
-    let renumbered: Option<(Uuid, i64, String)> = sqlx::query_as(RENUMBERED)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, epoch, key)) = renumbered else {
-        insert(tx, now, mail).await?;
-        return Ok(Stored::New(mail.id));
-    };
-    let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
-    let update = sqlx::query(sql).bind(id).bind(i64::from(place.epoch)).bind(mail.key.to_string());
-    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let id = LedgerId::from_uuid(id);
-    let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
-    row::note(tx, [(id, entry(now, "recognised", None, detail))]).await?;
-    Ok(Stored::Recognised(id))
+    if let Some(id) = recognise(tx, now, mail).await? {
+        return Ok(Stored::Recognised(id));
+    }
+    insert(tx, now, mail).await?;
+    Ok(Stored::New(mail.id))
 }
 
 async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {

@@ -34,6 +34,7 @@ async fn claimed(store: &SqliteStore, ago: Duration) -> Committing {
         sender: String::new(),
         subject: String::new(),
         settle_at: None,
+        shown: None,
         raw: RawMail::Whole(Bytes::from_static(b"x")),
     };
     store.store(now - ago, &mail).await.unwrap();

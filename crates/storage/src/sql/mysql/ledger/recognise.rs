@@ -1,0 +1,61 @@
+//! By what a mail is recognised whose key is not known: its bytes, where its server gave it another key.
+
+use postroom_core::id::LedgerId;
+use postroom_core::time::Timestamp;
+use sqlx::mysql::MySqlConnection;
+use uuid::Uuid;
+
+use super::row;
+use crate::error::Result;
+use crate::ledger::{LedgerEntry, Received};
+use crate::sql::mysql::connection::failed;
+use crate::sql::rows::{big, text};
+
+/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
+pub(in crate::sql::mysql) const RENUMBERED: &str = "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
+    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch <> ? AND size = ? ORDER BY number LIMIT 1
+    FOR UPDATE";
+
+/// Of a box without epochs: the mails of the same bytes that its server was not told to delete, oldest first.
+pub(in crate::sql::mysql) const SAME: &str = "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
+    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch = ? AND size = ? AND settled_at IS NULL
+    ORDER BY number
+    FOR UPDATE";
+
+const STAGE: &str = "store a received mail";
+
+/// The mail that this one is, which has its key from now on; none when it is another one.
+pub(super) async fn recognise(
+    tx: &mut MySqlConnection,
+    now: Timestamp,
+    mail: &Received,
+) -> Result<Option<LedgerId>> {
+    let place = &mail.place;
+    let sql = if mail.shown.is_some() { SAME } else { RENUMBERED };
+    let same: Vec<(Uuid, i64, String)> = sqlx::query_as(sql)
+        .bind(place.mailbox.number())
+        .bind(place.folder.as_bytes())
+        .bind(mail.sha256.to_vec())
+        .bind(i64::from(place.epoch))
+        .bind(big(mail.size))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(STAGE))?;
+    for (id, epoch, key) in same {
+        if mail.shown.as_ref().is_some_and(|shown| text(&key).is_ok_and(|key| shown.contains(&key))) {
+            continue;
+        }
+        let id = LedgerId::from_uuid(id);
+        let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
+        let update = sqlx::query(sql)
+            .bind(i64::from(place.epoch))
+            .bind(mail.key.to_string().into_bytes())
+            .bind(id.uuid());
+        update.execute(&mut *tx).await.map_err(failed(STAGE))?;
+        let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
+        let what = "recognised".to_owned();
+        row::note(tx, [(id, LedgerEntry { at: now, what, state: None, detail, actor: None })]).await?;
+        return Ok(Some(id));
+    }
+    Ok(None)
+}

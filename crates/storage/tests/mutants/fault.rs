@@ -1,0 +1,60 @@
+//! The faults that a store of the tests can have, one each. What each does is in the wrapper.
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing: the control.
+    None,
+    /// A claim gives again what another worker has: `SELECT .. LIMIT` without a lock.
+    ClaimsTwice,
+    /// Claims go by due time and id alone.
+    ServesInOrder,
+    /// Everybody tries what has failed.
+    AllProbe,
+    /// What was not sent stays taken out of the budget.
+    KeepsBudget,
+    /// Nobody counts automatic mail.
+    CountsNoAnswers,
+    /// A bounce changes what an operator said.
+    OverridesOperators,
+    /// An entry of the suppression list never ends.
+    SuppressesForEver,
+    /// A mark does not look at the lease.
+    MarksDeadClaims,
+    /// A settlement goes by the row alone, whoever sends it.
+    SettlesWithoutFence,
+    /// A renewal brings dead leases back to life.
+    RenewsDeadClaims,
+    /// Idempotency keys are thrown away.
+    ForgetsKeys,
+    /// Ids are compared in any case, as a collation of MariaDB does.
+    IgnoresCase,
+    /// A sweep looks at no age.
+    SweepsAll,
+    /// Mail of a renumbered folder is new.
+    RecognisesNothing,
+    /// Without epochs bytes alone tell a mail, whatever its box shows.
+    IgnoresTheBox,
+    /// A page begins at its own last row.
+    RepeatsRows,
+    /// A save does not look at the revision.
+    SavesStale,
+    /// Nobody ends claims whose lease ran out.
+    NeverExpires,
+    /// A folder that was renumbered counts as known.
+    FrontierOfOneEpoch,
+    /// A UID counts without its UIDVALIDITY.
+    IgnoresEpoch,
+    /// Whoever says that he committed is believed.
+    BelievesCommits,
+    /// Retention counts a day too few.
+    PrunesEarly,
+    /// A reader of events is not given those whose transaction ended late.
+    SkipsEvents,
+    /// Inboxes are taken whoever has them.
+    StealsInboxes,
+    /// A watcher that was dead goes on as if nothing had been.
+    RevivesWatchers,
+    /// Who came first keeps all inboxes.
+    HoardsInboxes,
+}
