@@ -39,14 +39,52 @@ impl Answers {
         // Whoever is busy is not asked first.
         let is_rung = given.1 || is_rung().await?;
         let mut taken = 0;
-        while is_rung {
-            let some = some().await?;
-            taken += some;
-            if some < most {
-                break;
+        if is_rung {
+            loop {
+                let some = some().await?;
+                taken += some;
+                if some < most {
+                    break;
+                }
             }
         }
         *given = (this, taken > 0);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would miss a caller that is content with an answer that was begun before it asked, and one that answers again what another has
+    /// answered for it.
+    #[tokio::test]
+    async fn who_asks_while_others_wait_shares_the_next_answer() {
+        let (answers, given) = (Answers::default(), AtomicU64::new(0));
+        let some = async || {
+            tokio::task::yield_now().await;
+            Ok(u64::from(given.fetch_add(1, Ordering::SeqCst) == 0))
+        };
+        let ask = || answers.give(async || Ok(true), some, 5);
+        let (a, b, c) = tokio::join!(ask(), ask(), ask());
+        a.and(b).and(c).unwrap();
+        assert_eq!(given.load(Ordering::SeqCst), 2, "the first, and one for those who asked meanwhile");
+    }
+
+    /// Would miss bells that are left when there are more than one transaction takes, and a look at them that is not taken.
+    #[tokio::test]
+    async fn all_bells_are_answered_and_none_where_none_is_rung() {
+        let (answers, left) = (Answers::default(), AtomicU64::new(12));
+        let some = async || {
+            Ok(left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(5)))
+                .unwrap()
+                .min(5))
+        };
+        answers.give(async || Ok(false), some, 5).await.unwrap();
+        assert_eq!(left.load(Ordering::SeqCst), 12);
+        answers.give(async || Ok(true), some, 5).await.unwrap();
+        assert_eq!(left.load(Ordering::SeqCst), 0);
     }
 }

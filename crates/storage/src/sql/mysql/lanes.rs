@@ -49,10 +49,10 @@ pub(super) const RING_CONTRACT: &str = "INSERT INTO postroom_queue_bell (outbox,
 pub(super) const IS_RUNG: &str = "SELECT number FROM postroom_queue_bell ORDER BY number LIMIT 1";
 
 /// With whether the outbox is there.
-pub(super) const BELLS: &str =
-    "SELECT b.number, b.outbox, b.contract, b.priority, b.submitted_at, b.served_at,
-        EXISTS (SELECT 1 FROM postroom_mailbox m WHERE m.id = b.outbox AND m.kind = 'outbox')
-    FROM postroom_queue_bell b ORDER BY b.number LIMIT ?";
+pub(super) const BELLS: &str = "SELECT number, outbox, contract, priority, submitted_at, served_at,
+        EXISTS (SELECT 1 FROM postroom_mailbox m FORCE INDEX (PRIMARY)
+            WHERE m.id = postroom_queue_bell.outbox AND m.kind = 'outbox')
+    FROM postroom_queue_bell ORDER BY number LIMIT ?";
 
 pub(super) const TAKE: &str = concat!(
     "DELETE b FROM ",
