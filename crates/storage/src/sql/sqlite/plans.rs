@@ -57,6 +57,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         intake::QUEUED,
         intake::TODAY,
         intake::SENT,
+        intake::SENT_TO,
         row::MAILS,
         budgets::OF,
         work::DUE_OUTBOXES,

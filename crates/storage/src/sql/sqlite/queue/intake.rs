@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
+use postroom_core::suppression::suppressed_form;
 use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use super::insert::insert;
 use crate::error::Result;
-use crate::queue::{Enqueued, QueueIntake, SentMail};
+use crate::queue::{Enqueued, LOOKED_AT, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unhex, unreadable};
 use crate::sql::sqlite::connection::failed;
@@ -51,6 +53,14 @@ pub(in crate::sql::sqlite) const TODAY: &str =
 pub(in crate::sql::sqlite) const SENT: &str = "SELECT m.id, m.contract, m.record, m.message_id
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.key, m.id";
+
+pub(in crate::sql::sqlite) const SENT_TO: &str = "SELECT DISTINCT m.id, m.contract, m.record, m.message_id
+    FROM postroom_queue_mail m INDEXED BY postroom_queue_mail_contract
+        CROSS JOIN postroom_queue_recipient r ON r.mail = m.id
+    WHERE m.contract = ?1 AND m.id > ?2 AND lower(r.address) = ?3 AND r.state IN ('accepted', 'bounced', 'in-doubt')
+        AND ?4 >= (SELECT count(*) FROM (SELECT 1 FROM postroom_queue_mail n INDEXED BY postroom_queue_mail_contract
+            WHERE n.contract = ?1 AND n.id > ?2 LIMIT ?4 + 1))
+    LIMIT 2";
 
 type Basis = (
     Option<i64>,
@@ -217,6 +227,17 @@ pub(super) async fn put(
     put_by(tx, now, &mails, around).await?.pop().ok_or_else(unreadable)?
 }
 
+type Sent = (Uuid, String, Option<String>, String);
+
+fn sent((id, contract, record, message_id): Sent) -> Result<SentMail> {
+    Ok(SentMail {
+        id: QueueId::from_uuid(id),
+        contract: text::<ContractId>(&contract)?,
+        record: optional(record)?,
+        message_id,
+    })
+}
+
 #[async_trait]
 impl QueueIntake for SqliteStore {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
@@ -228,15 +249,24 @@ impl QueueIntake for SqliteStore {
         let message_ids = to_json(message_ids)?;
         let mut read = self.connections.read(STAGE).await?;
         let rows = sqlx::query_as(SENT).bind(message_ids).fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<(Uuid, String, Option<String>, String)> = read.finish(rows).await?;
-        let sent = |(id, contract, record, message_id): (Uuid, String, Option<String>, String)| {
-            Ok(SentMail {
-                id: QueueId::from_uuid(id),
-                contract: text::<ContractId>(&contract)?,
-                record: optional(record)?,
-                message_id,
-            })
-        };
-        rows.into_iter().map(sent).collect()
+        read.finish(rows).await?.into_iter().map(sent).collect()
+    }
+
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>> {
+        const STAGE: &str = "find a sent mail by its recipient";
+        let since = QueueId::new(since, [0xff; 10]).uuid();
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(SENT_TO)
+            .bind(contract.as_str())
+            .bind(since)
+            .bind(suppressed_form(recipient).to_string())
+            .bind(i64::from(LOOKED_AT));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        read.finish(rows).await?.into_iter().map(sent).collect()
     }
 }
