@@ -7,7 +7,6 @@ mod work;
 pub use work::Work;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::postroom::Postroom;
