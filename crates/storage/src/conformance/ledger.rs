@@ -232,6 +232,11 @@ pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Su
     for _ in 0..2 {
         store.skip(at(0), &place, &uids(1..=3)).await.expect("skip");
     }
+    let contact = store.contact(&place).await.expect("contact");
+    assert_eq!(contact, Contact::Known { frontier: 0 }, "no second contact is the first");
+    store.advance(at(0), &place, 3).await.expect("advance");
+    store.skip(at(0), &place, &uids(1..=1)).await.expect("skip");
+    assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: 3 });
     assert_eq!(store.unknown(&place, &uids(1..=4)).await.expect("unknown"), uids([4]));
     let ignored = LedgerQuery { state: Some(State::Ignored), ..LedgerQuery::default() };
     let items = LedgerDesk::list(&*store, &ignored).await.expect("list");
