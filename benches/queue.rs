@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use postroom_core::contract::Contract;
 use postroom_core::id::{Actor, ContractId, QueueId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft, OutboxDraft, SettingsDraft, Status};
-use postroom_core::message::{OnDoubt, Priority};
+use postroom_core::message::{OnDoubt, OnSuppressed, Priority};
 use postroom_core::queue::{Basis, Prepared, Recipient, Role};
 use postroom_core::resolve::{Question, WhenUnavailable, resolve};
 use postroom_storage::{Change, Clock, Links, Mailboxes, QueueIntake, SqliteStore};
@@ -60,6 +60,7 @@ async fn opened(file: &str) -> (SqliteStore, Prepared) {
         not_before: None,
         expires_at: store.now() + Duration::from_secs(3600),
         on_doubt: OnDoubt::Hold,
+        on_suppressed: OnSuppressed::Refuse,
         automatic: None,
         idempotency: None,
     };

@@ -32,6 +32,8 @@ mod replies;
 mod stopping;
 #[path = "faults/store.rs"]
 mod store;
+#[path = "faults/unseen.rs"]
+mod unseen;
 #[path = "faults/wired.rs"]
 mod wired;
 

@@ -105,6 +105,7 @@ delegated! {
     QueueIntake {
         fn enqueue(now: Timestamp, mail: &Prepared, content: Bytes) -> Enqueued;
         fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
+        fn sent_to(contract: &ContractId, recipient: &Address, since: Timestamp) -> Vec<SentMail>;
     }
     QueueWork {
         fn due_outboxes(now: Timestamp, limit: u32) -> Vec<MailboxId>;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::id::{ContractId, IdempotencyKey, LedgerId, QueueId, RecordId, Revision, StepKey};
-use crate::message::{Automation, Fingerprint, OnDoubt, Priority};
+use crate::message::{Automation, Fingerprint, OnDoubt, OnSuppressed, Priority};
 use crate::resolve::Resolution;
 use crate::rules;
 use crate::text::words;
@@ -215,6 +215,9 @@ pub struct Prepared {
     pub expires_at: Timestamp,
     /// What to do in doubt.
     pub on_doubt: OnDoubt,
+    /// What happens where a recipient is on the contract's suppression list. Asked when the mail goes into the queue within a host's
+    /// transaction; the engine asks before its own insert.
+    pub on_suppressed: OnSuppressed,
     /// Why a program writes it, if one does: it counts against each recipient's budget of automatic mail.
     pub automatic: Option<Automation>,
     /// The host's key, with the fingerprint that shows whether a repeated key brings the same mail.

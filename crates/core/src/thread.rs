@@ -98,6 +98,8 @@ pub fn verify<'a>(message_id: &str, keys: impl Fn(u32) -> Option<&'a TokenKey>) 
 
 /// The bytes of a plus tag's MAC: 80 bits.
 const SHORT_MAC: usize = 10;
+/// The characters of a plus tag.
+const TAG: usize = (16 + NUMBER + SHORT_MAC) * 8 / 5;
 
 /// The plus tag that names a sent mail: base32 in lower case of its id, the key's number and a MAC, 48 characters. What is sent to
 /// an address with it is about that mail, whoever writes: a bounce, or an answer.
@@ -115,6 +117,10 @@ pub fn plus_tag(key: &TokenKey, mail: QueueId) -> String {
 #[must_use]
 pub fn verify_plus<'a>(address: &Address, keys: impl Fn(u32) -> Option<&'a TokenKey>) -> Option<QueueId> {
     let (_, tag) = address.local().rsplit_once('+')?;
+    verify_tag(tag, keys)
+}
+
+fn verify_tag<'a>(tag: &str, keys: impl Fn(u32) -> Option<&'a TokenKey>) -> Option<QueueId> {
     let token = BASE32_DNSSEC.decode(tag.as_bytes()).ok()?;
     let (id, rest) = token.split_first_chunk::<16>()?;
     let (number, mac) = rest.split_first_chunk::<NUMBER>()?;
@@ -128,10 +134,42 @@ pub fn verify_plus<'a>(address: &Address, keys: impl Fn(u32) -> Option<&'a Token
 #[must_use]
 pub fn may_be_tagged(address: &Address) -> bool {
     let tag = address.local().rsplit_once('+').map(|(_, tag)| tag);
-    tag.is_some_and(|tag| tag.len() == (16 + NUMBER + SHORT_MAC) * 8 / 5)
+    tag.is_some_and(|tag| tag.len() == TAG)
 }
 
-/// The return path of a mail: `+*` at the end of its local part (`bounces+*@acme.example`) becomes the mail's plus tag.
+/// What a subject has where the mail's token is to stand.
+pub const SUBJECT_PLACE: &str = "[#*]";
+
+/// A subject with the mail's token, `[#TAG]`, in place of the first [`SUBJECT_PLACE`]; one without that stays as it is. The weakest link of a thread: a
+/// program that answers keeps the subject where it drops every other field, and a person who forwards the mail passes it on.
+#[must_use]
+pub fn tagged_subject(subject: &str, key: &TokenKey, mail: QueueId) -> String {
+    subject.replacen(SUBJECT_PLACE, &format!("[#{}]", plus_tag(key, mail)), 1)
+}
+
+/// What looks like a token of ours in a subject: only then are keys worth opening.
+fn subject_tags(subject: &str) -> impl Iterator<Item = &str> {
+    subject
+        .split("[#")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(']'))
+        .map(|(tag, _)| tag)
+        .filter(|tag| tag.len() == TAG)
+}
+
+/// Whether a subject looks as if it had a token of ours.
+#[must_use]
+pub fn may_have_token(subject: &str) -> bool {
+    subject_tags(subject).next().is_some()
+}
+
+/// The sent mail that the first good token of a subject names. The case does not count.
+#[must_use]
+pub fn verify_subject<'a>(subject: &str, keys: impl Fn(u32) -> Option<&'a TokenKey>) -> Option<QueueId> {
+    subject_tags(subject).find_map(|tag| verify_tag(tag, &keys))
+}
+
+/// The return path or Reply-To of a mail: `+*` at the end of its local part (`bounces+*@acme.example`) becomes the mail's plus tag.
 #[must_use]
 pub fn tagged(return_path: &Address, key: &TokenKey, mail: QueueId) -> Address {
     let Some(base) = return_path.local().strip_suffix("+*") else { return return_path.clone() };
@@ -313,6 +351,31 @@ mod tests {
         for plain in ["bounces@acme.example", "bounces+*@acme.example", "bounces+7@acme.example"] {
             assert_eq!(by(plain, &key), None, "{plain}");
         }
+    }
+
+    #[test]
+    fn a_subject_names_its_mail_to_us_only_wherever_the_token_stands() {
+        let (key, other) = (key(3), TokenKey::new(3, [9; 32]));
+        let subject = tagged_subject("Your request [#*] is open", &key, mail(7));
+        assert!(subject.starts_with("Your request [#") && subject.ends_with("] is open"), "{subject}");
+        let by =
+            |subject: &str, key: &TokenKey| verify_subject(subject, |number| (number == 3).then_some(key));
+        let answer = format!("RE: [#12] [EXT] {}", subject.to_uppercase());
+        assert!(may_have_token(&answer));
+        assert_eq!((by(&answer, &key), by(&answer, &other)), (Some(mail(7)), None));
+        // Would miss a token that is believed for its form.
+        let digit = subject.find("[#").expect("it has one") + 2;
+        let forged = format!(
+            "{}{}{}",
+            &subject[..digit],
+            if &subject[digit..=digit] == "0" { "1" } else { "0" },
+            &subject[digit + 1..]
+        );
+        assert_eq!(by(&forged, &key), None);
+        for plain in ["", "[#", "[#]", "[#*]", "[#é]", "Ticket [#7]", &subject[..subject.len() - 20]] {
+            assert!(!may_have_token(plain) && by(plain, &key).is_none(), "{plain}");
+        }
+        assert_eq!(tagged_subject("no place", &key, mail(7)), "no place");
     }
 
     #[test]

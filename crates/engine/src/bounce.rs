@@ -14,14 +14,26 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::postroom::Postroom;
 
+/// How a report named the mail that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// By a tag or Message-ID.
+    ByItself,
+    /// By its recipient alone, which anybody can write: nothing is concluded against the address.
+    ByRecipient,
+}
+
 impl Postroom {
     /// Records a report on the sent mail of a thread. Whoever calls has decided that the report is that contract's. Gives whether it was
     /// about a recipient. It can be repeated, since the report is recorded before its own row in the ledger is.
-    pub(crate) async fn record(&self, report: &Report, thread: &Thread) -> Result<bool> {
+    pub(crate) async fn record(&self, report: &Report, thread: &Thread, how: Named) -> Result<bool> {
         let (desk, list): (&dyn QueueDesk, &dyn Suppressions) = (self.store(), self.store());
         let Some(sent) = desk.show(thread.message).await? else { return Ok(false) };
         let now = self.now();
-        let reports = recipients(report, &sent, thread, now);
+        let mut reports = recipients(report, &sent, thread, now);
+        if how == Named::ByRecipient {
+            reports.iter_mut().for_each(|report| report.suppression = None);
+        }
         if reports.is_empty() {
             return Ok(false);
         }

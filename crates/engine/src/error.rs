@@ -9,9 +9,6 @@ use postroom_core::suppression::Suppression;
 use postroom_core::violation::{Invalid, Violations};
 use postroom_storage::ErrorKind as StoreKind;
 
-/// Addresses that an error names.
-const SHOWN: usize = 10;
-
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -82,7 +79,7 @@ impl Error {
         match &self.kind {
             ErrorKind::Invalid(_) => "invalid",
             ErrorKind::Unresolved(unresolved) => unresolved.code(),
-            ErrorKind::Suppressed(_) => "suppressed",
+            ErrorKind::Suppressed(_) | ErrorKind::Store(StoreKind::Suppressed(_)) => "suppressed",
             ErrorKind::AnswersAutomatic { .. } => "answers-automatic",
             ErrorKind::Store(StoreKind::Budget { .. }) => "budget",
             ErrorKind::NotFound | ErrorKind::Store(StoreKind::NotFound) => "not-found",
@@ -142,15 +139,7 @@ impl fmt::Display for Error {
             ErrorKind::Invalid(violations) => violations.fmt(f),
             ErrorKind::Unresolved(unresolved) => unresolved.fmt(f),
             ErrorKind::Suppressed(entries) => {
-                write!(f, "{}: the contract sends no more to", self.stage)?;
-                for (index, entry) in entries.iter().take(SHOWN).enumerate() {
-                    let Suppression { address, cause, detail, .. } = entry;
-                    write!(f, "{} {address} ({cause}: {detail})", if index == 0 { "" } else { "," })?;
-                }
-                if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-                    write!(f, " and {more} more")?;
-                }
-                f.write_str("; leave them out, allow them, or say that this mail goes all the same")
+                postroom_storage::Error::new(StoreKind::Suppressed(entries.clone()), self.stage).fmt(f)
             }
             ErrorKind::AnswersAutomatic { sign } => write!(
                 f,
@@ -180,6 +169,7 @@ impl From<postroom_storage::Error> for Error {
     fn from(error: postroom_storage::Error) -> Self {
         let kind = match error.kind() {
             StoreKind::Sealing => ErrorKind::Sealing,
+            StoreKind::Suppressed(entries) => ErrorKind::Suppressed(entries.clone()),
             kind => ErrorKind::Store(kind.clone()),
         };
         Self::new(kind, error.stage()).with_source(error)

@@ -2,15 +2,19 @@
 //! The decision itself is `postroom_core::sort`.
 
 use postroom_core::address::Address;
-use postroom_core::bounce::{Report, report};
+use postroom_core::bounce::{Action, Report, Reported, report};
 use postroom_core::contract::Contract;
 use postroom_core::id::{ContractId, RecordId};
 use postroom_core::ledger::State;
 use postroom_core::mail::Mail;
+use postroom_core::schedule::EXPIRY;
 use postroom_core::sort::{Destination, Question, SortReason, Sorting, sort};
-use postroom_core::thread::{Thread, may_be_tagged, references_of, verify, verify_plus};
+use postroom_core::thread::{
+    Thread, may_be_tagged, may_have_token, references_of, verify, verify_plus, verify_subject,
+};
 use postroom_storage::{QueueDesk, QueueIntake, SentMail};
 
+use crate::bounce::Named;
 use crate::error::Result;
 use crate::handler::Verdict;
 use crate::postroom::Postroom;
@@ -64,15 +68,22 @@ impl Postroom {
         // A report counts for the contract that it was sorted to, and for no other's mail.
         if let (Some(report), Some(thread)) = (&report, &thread)
             && sorted.contract.as_ref() == Some(&thread.contract)
-            && self.record(report, thread).await?
+            && self.record(report, thread, Named::ByItself).await?
         {
             sorted.reasons.push(format!("reports on {}", thread.message));
+        }
+        // One that names no mail at all is about the only one that its contract sent there of late.
+        if let (Some(report), None, Some(contract)) = (&report, &thread, &sorted.contract)
+            && let Some(thread) = self.only_sent(report, contract).await?
+            && self.record(report, &thread, Named::ByRecipient).await?
+        {
+            sorted.reasons.push(format!("reports on {}, by its recipient alone", thread.message));
         }
         Ok(sorted)
     }
 
     /// The sent mail that a mail answers or reports on: by a plus tag of an address that it was sent to, or by a Message-ID that bears
-    /// our signature. Others can be guessed, so of them a report alone may use one, and of a contract that has this box.
+    /// our signature, and else by a token in its subject. Other Message-IDs can be guessed, so of them a report alone may use one, and of a contract that has this box.
     async fn thread(
         &self,
         mail: &Mail,
@@ -86,7 +97,7 @@ impl Postroom {
             Some(report) => report.message_ids.iter().map(String::as_str).collect(),
             None => references_of(mail),
         };
-        if candidates.is_empty() && tagged.is_empty() {
+        if candidates.is_empty() && tagged.is_empty() && !may_have_token(&mail.subject) {
             return Ok(None);
         }
         let keys = self.token_keys().await?;
@@ -106,11 +117,32 @@ impl Postroom {
         {
             return Ok(Some(thread(sent)));
         }
+        if let Some(id) = verify_subject(&mail.subject, key)
+            && let Some(sent) = desk.show(id).await?
+        {
+            return Ok(Some(Thread::new(sent.item.contract, sent.item.record, id)));
+        }
         if report.is_none() || other.is_empty() {
             return Ok(None);
         }
         let found = intake.sent_by_message_id(&other).await?;
         let own = |sent: &SentMail| contracts.iter().any(|contract| contract.id == sent.contract);
         Ok(found.into_iter().find(own).map(thread))
+    }
+
+    /// The only mail of a contract that a report may be about which names nothing but one recipient that failed. It can be forged by whoever
+    /// knows an address, so where two fit it is about neither.
+    async fn only_sent(&self, report: &Report, contract: &ContractId) -> Result<Option<Thread>> {
+        let [Reported { address, original, action: Action::Failed, .. }] = &report.recipients[..] else {
+            return Ok(None);
+        };
+        if !report.message_ids.is_empty() {
+            return Ok(None);
+        }
+        let intake: &dyn QueueIntake = self.store();
+        let recipient = original.as_ref().unwrap_or(address);
+        let found = intake.sent_to(contract, recipient, self.now() - EXPIRY).await?;
+        let [sent] = &found[..] else { return Ok(None) };
+        Ok(Some(Thread::new(sent.contract.clone(), sent.record.clone(), sent.id)))
     }
 }

@@ -15,7 +15,7 @@ use postroom_core::rules;
 use postroom_core::schedule::EXPIRY;
 use postroom_core::step::StepRecipient;
 use postroom_core::template::{Filled, Values};
-use postroom_core::thread::{message_id, references_for_answer, tagged};
+use postroom_core::thread::{TokenKey, message_id, references_for_answer, tagged, tagged_subject};
 use postroom_core::time::Timestamp;
 use postroom_core::violation::Invalid;
 use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, QueueDesk};
@@ -228,12 +228,18 @@ impl Postroom {
                 .expires_at
                 .unwrap_or_else(|| submission.not_before.unwrap_or(now).max(now) + EXPIRY),
             on_doubt: submission.on_doubt,
+            on_suppressed: submission.on_suppressed,
             idempotency: submission.idempotency_key.clone().map(|key| (key, submission.fingerprint())),
             resolution,
         };
         let content = match &submission.content {
             Content::Raw(bytes) => freeze_raw(bytes, outbox.settings.max_message(), links, &mut mail)?,
-            content => freeze(content, submission, links, parent, &mut mail, now)?,
+            content => {
+                let keys = self.token_keys().await?;
+                let active =
+                    keys.last().ok_or_else(|| Error::new(ErrorKind::Sealing, "make a thread token"))?;
+                freeze(content, submission, links, parent, active, &mut mail, now)?
+            }
         };
         check_size(length(&content), outbox.settings.max_message())?;
         Ok((mail, content))
@@ -336,6 +342,7 @@ fn freeze(
     submission: &Submission,
     links: &Links,
     parent: Option<Parent>,
+    key: &TokenKey,
     mail: &mut Prepared,
     now: Timestamp,
 ) -> Result<Bytes> {
@@ -354,6 +361,8 @@ fn freeze(
     let (in_reply_to, references) =
         parent.map_or((None, Vec::new()), |parent| (parent.message_id, parent.references));
     mail.subject.clone_from(&subject);
+    let subject = tagged_subject(&subject, key, mail.id);
+    let reply_to = submission.reply_to.as_ref().map(|named| with_tag(named, key, mail.id)).transpose()?;
     // What the host says of it stands aside.
     let own = submission.automatic.map(Automation::headers).into_iter().flatten();
     let own: Vec<(String, String)> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -362,7 +371,7 @@ fn freeze(
     headers.extend(own);
     let composition = Composition {
         from: mail.resolution.sender.clone(),
-        reply_to: submission.reply_to.clone().or_else(|| mail.resolution.reply_to.clone()),
+        reply_to: reply_to.or_else(|| mail.resolution.reply_to.clone()),
         to: submission.to.clone(),
         cc: submission.cc.clone(),
         subject,
@@ -375,6 +384,15 @@ fn freeze(
         references,
     };
     Ok(compose(&composition, now, random()?)?.into())
+}
+
+/// A Reply-To with the mail's tag, where it asks for one as a return path does.
+fn with_tag(named: &NamedAddress, key: &TokenKey, id: QueueId) -> Result<NamedAddress> {
+    let tagged = NamedAddress::new(tagged(named.address(), key, id));
+    Ok(match named.name() {
+        Some(name) => tagged.with_name(name)?,
+        None => tagged,
+    })
 }
 
 /// The bytes of a raw mail, as they are; only a Message-ID is put before them where there is none.

@@ -159,6 +159,7 @@ macro_rules! conformance_tests {
             what_did_not_come_back_or_was_not_taken_changes_no_state
             what_was_in_doubt_and_came_back_is_bounced
             a_report_on_a_mail_that_is_gone_is_not_found
+            a_sent_mail_is_found_by_its_recipient_within_its_contract_and_time
             a_bounce_stops_its_contracts_mail_until_it_expires
             what_an_operator_said_no_bounce_changes
             suppressed_addresses_are_listed_by_contract_in_pages
@@ -203,6 +204,7 @@ macro_rules! conformance_tests {
             a_replayed_mail_is_kept_anew
             a_pruning_of_the_ledger_takes_few_at_a_time
             mails_are_listed_by_state_and_mailbox_in_pages
+            what_a_late_reader_writes_takes_nothing_back
             the_ledger_survives_a_reopening
         );
         $crate::conformance_tests!(@$mode $with; events:

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use postroom_core::failure::Failure;
 use postroom_core::id::QueueId;
+use postroom_core::suppression::Suppression;
 use postroom_core::time::Timestamp;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Addresses that an error names.
+const SHOWN: usize = 10;
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum ErrorKind {
         /// From then on the next one fits.
         again: Timestamp,
     },
+    /// Recipients are on the contract's suppression list.
+    Suppressed(Vec<Suppression>),
     /// The state of the row has no such way.
     NotPossible {
         /// The state that it is in.
@@ -118,6 +124,7 @@ impl Error {
             | ErrorKind::IdempotencyConflict { .. }
             | ErrorKind::LimitReached { .. }
             | ErrorKind::Budget { .. }
+            | ErrorKind::Suppressed(_)
             | ErrorKind::NotPossible { .. }
             | ErrorKind::StaleClaim
             | ErrorKind::ContentGone
@@ -150,6 +157,17 @@ impl fmt::Display for Error {
                 "{correspondent} had {most} automatic mails within one {within}, which is what a correspondent gets; the \
                  next one fits at {again}, and what a person writes is not counted"
             ),
+            ErrorKind::Suppressed(entries) => {
+                f.write_str("the contract sends no more to")?;
+                for (index, entry) in entries.iter().take(SHOWN).enumerate() {
+                    let Suppression { address, cause, detail, .. } = entry;
+                    write!(f, "{} {address} ({cause}: {detail})", if index == 0 { "" } else { "," })?;
+                }
+                if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                    write!(f, " and {more} more")?;
+                }
+                f.write_str("; leave them out, allow them, or say that this mail goes all the same")
+            }
             ErrorKind::NotPossible { state } => write!(f, "not possible in the state {state}"),
             ErrorKind::StaleClaim => f.write_str(
                 "the claim is not the mail's any more: it ran out and another worker has the mail, or a person decided; roll back",

@@ -116,7 +116,8 @@ pub trait LedgerIntake: Send + Sync {
     async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>>;
 
     /// Accounts for mails that the baseline leaves out, without their bytes: each becomes an ignored row with the reason
-    /// `baseline`, which can't be replayed. Known keys are left as they are.
+    /// `baseline`, which can't be replayed. Known keys are left as they are. In the same transaction the place is seen: whatever
+    /// happens next, no later contact is the first one, at which mail that came meanwhile would be left out, too.
     async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()>;
 
     /// Stores a mail with its bytes, in one transaction that is on the medium when this returns. A known key changes

@@ -50,6 +50,9 @@ pub struct SentMail {
     pub message_id: String,
 }
 
+/// Through how many mails of a contract [`QueueIntake::sent_to`] looks for a recipient at most.
+pub const LOOKED_AT: u32 = 10_000;
+
 /// Where submissions go.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -72,6 +75,16 @@ pub trait QueueIntake: Send + Sync {
 
     /// The sent mails with these Message-IDs, in their order; unknown ones are left out.
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>>;
+
+    /// The mails of a contract that were submitted after `since` and that a server took for this recipient, or may have taken, whatever the case of
+    /// the address: two at most, since of two nobody knows which one is meant. None where the contract submitted more than
+    /// [`LOOKED_AT`] mails since then.
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>>;
 }
 
 /// A mail that a worker has.

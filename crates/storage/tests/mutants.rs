@@ -198,6 +198,7 @@ through! { Suppressions:
 
 through! { QueueIntake:
     fn sent_by_message_id(message_ids: &[String]) -> Vec<SentMail>;
+    fn sent_to(contract: &ContractId, recipient: &Address, since: Timestamp) -> Vec<SentMail>;
     ;
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
         let mut mail = mail.clone();

@@ -301,3 +301,42 @@ async fn of_an_alias_with_one_recipient_the_state_changes_and_the_address_is_not
     assert_eq!(house.state(&mail).await, "bounced");
     house.submit("ACME", &["team@client.example"]).await;
 }
+
+/// A report of one recipient without the returned mail, or any id.
+fn bare_bounce(to: &str) -> String {
+    let text = bounce("<gone@mx.example>", to, "failed", "5.1.1");
+    text.replace("Message-ID: <gone@mx.example>\r\n", "")
+}
+
+/// By an address alone a bounce can be forged: it marks at most the one mail that it can only be about, and stops nobody's mail.
+#[tokio::test]
+async fn a_bounce_that_names_a_recipient_alone_is_about_the_only_mail_that_fits() {
+    let house = House::new().await;
+    let other = sent(&house, "OTHER", &["ana@client.example"]).await;
+    let row = comes_back(&house, bare_bounce("ana@client.example")).await;
+    assert!(row.reasons.iter().all(|reason| !reason.starts_with("reports on")), "{:?}", row.reasons);
+    let own = sent(&house, "ACME", &["Ana@client.example"]).await;
+    let row = comes_back(&house, bare_bounce("ana@client.example")).await;
+    let reason = format!("reports on {}, by its recipient alone", own.id);
+    assert!(row.reasons.contains(&reason), "{:?}", row.reasons);
+    assert_eq!((house.state(&own).await, house.state(&other).await), ("bounced".into(), "accepted".into()));
+    let list: &dyn Suppressions = house.postroom.store();
+    assert_eq!(list.suppressions(house.postroom.now(), &SuppressionQuery::default()).await.unwrap(), []);
+    // Of two nobody knows which one.
+    let mails = [
+        sent(&house, "ACME", &["bea@client.example"]).await,
+        sent(&house, "ACME", &["bea@client.example"]).await,
+    ];
+    comes_back(&house, bare_bounce("bea@client.example")).await;
+    for mail in &mails {
+        assert_eq!(house.state(mail).await, "accepted");
+    }
+    // What went long ago does not come back now.
+    house.clock.advance(Duration::from_secs(6 * 24 * 3600));
+    let late = sent(&house, "ACME", &["bea@client.example"]).await;
+    comes_back(&house, bare_bounce("bea@client.example")).await;
+    assert_eq!(
+        (house.state(&late).await, house.state(&mails[0]).await),
+        ("bounced".into(), "accepted".into())
+    );
+}

@@ -163,6 +163,49 @@ async fn an_answer_comes_back_to_the_record_of_the_mail_that_it_answers() {
     assert_eq!(records, [Some("ticket-7".to_owned()), None]);
 }
 
+/// Programs that drop every field but the subject and the address answer all the same: the subject's token is asked last.
+#[tokio::test]
+async fn an_answer_is_found_by_its_tagged_reply_to_and_else_by_the_token_in_its_subject() {
+    let house = House::new().await;
+    let about = |record: &str| {
+        let mail = Submission::text(contract("ACME"), "Your request [#*]", "t")
+            .with_to(address("ana@customer.example"));
+        mail.with_record(RecordId::parse(record).unwrap())
+    };
+    let mut first = about("INC-1");
+    first.reply_to = Some("Desk <support+*@acme.example>".parse().unwrap());
+    house.postroom.submit(&first).await.unwrap();
+    let second = house.postroom.submit(&about("INC-2")).await.unwrap();
+    house.work().await;
+    let headers: Vec<_> = house
+        .outgoing
+        .carried()
+        .iter()
+        .map(|mail| postroom_core::mime::parse(mail.content.clone()))
+        .collect();
+    let [one, two] = &headers[..] else { panic!("two mails") };
+    let reply_to = one.reply_to[0].address().clone();
+    assert!(reply_to.as_str().starts_with("support+") && reply_to.local() != "support+*", "{reply_to}");
+    assert!(one.subject != two.subject && !one.subject.contains('*'), "{}", one.subject);
+    let record = async |to: &str, subject: &str| {
+        let mail = format!("From: ana@customer.example\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nThanks\r\n");
+        house.deliver(house.inbox.id, mail);
+        house.work().await;
+        house.ledger().await.pop().unwrap().record.map(|record| record.to_string())
+    };
+    assert_eq!(record(reply_to.as_str(), "hello").await.as_deref(), Some("INC-1"));
+    assert_eq!(
+        record("support@acme.example", &format!("AW: {}", two.subject)).await.as_deref(),
+        Some("INC-2")
+    );
+    // The address says more than a subject that somebody copied.
+    assert_eq!(record(reply_to.as_str(), &two.subject).await.as_deref(), Some("INC-1"));
+    assert_eq!(record("support@acme.example", "AW: Your request [#7]").await, None);
+    // What lists show is what the host wrote.
+    let desk: &dyn postroom_storage::QueueDesk = house.postroom.store();
+    assert_eq!(desk.show(second.id).await.unwrap().unwrap().item.subject, "Your request [#*]");
+}
+
 #[tokio::test]
 async fn a_message_id_that_can_be_guessed_ties_no_thread() {
     let house = House::new().await;

@@ -13,7 +13,7 @@ use postroom_core::ledger::{Place, RemoteKey, State as LedgerState};
 use postroom_core::mailbox::{
     InboxDraft, Mailbox, MailboxDraft, MailboxSettings, OutboxDraft, SettingsDraft, Status,
 };
-use postroom_core::message::{OnDoubt, Priority, Submission};
+use postroom_core::message::{OnDoubt, OnSuppressed, Priority, Submission};
 use postroom_core::queue::{Basis, Prepared, Recipient, Role};
 use postroom_core::resolve::{Question, WhenUnavailable, resolve};
 use postroom_core::step::Step;
@@ -188,6 +188,7 @@ pub(super) async fn prepared_for(
         not_before: None,
         expires_at: at(5 * 24 * 3600),
         on_doubt: OnDoubt::Hold,
+        on_suppressed: OnSuppressed::Refuse,
         automatic: None,
         idempotency: None,
     }

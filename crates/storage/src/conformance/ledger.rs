@@ -232,6 +232,11 @@ pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Su
     for _ in 0..2 {
         store.skip(at(0), &place, &uids(1..=3)).await.expect("skip");
     }
+    let contact = store.contact(&place).await.expect("contact");
+    assert_eq!(contact, Contact::Known { frontier: 0 }, "no second contact is the first");
+    store.advance(at(0), &place, 3).await.expect("advance");
+    store.skip(at(0), &place, &uids(1..=1)).await.expect("skip");
+    assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: 3 });
     assert_eq!(store.unknown(&place, &uids(1..=4)).await.expect("unknown"), uids([4]));
     let ignored = LedgerQuery { state: Some(State::Ignored), ..LedgerQuery::default() };
     let items = LedgerDesk::list(&*store, &ignored).await.expect("list");
@@ -664,6 +669,47 @@ pub(super) async fn mails_are_listed_by_state_and_mailbox_in_pages(subject: Subj
     let page = LedgerQuery { limit: Some(2), ..its };
     assert_eq!(listed(&store, page.clone()).await, of(&[2, 4]));
     assert_eq!(listed(&store, LedgerQuery { after: Some(ledger_id(4)), ..page }).await, of(&[6]));
+}
+
+/// A reader that was stopped in the middle of a call, past its lease, and goes on when another has read the box by its new numbers: what it
+/// writes was true while it had the lease, and takes back nothing of what the other wrote. Would miss a write that counts as the newest.
+pub(super) async fn what_a_late_reader_writes_takes_nothing_back(subject: Subject) {
+    let (store, old) = with_inbox(subject).await;
+    let new = place(old.mailbox, 8);
+    keep_all(&store, &old, 1..=2).await;
+    store.advance(at(0), &old, 2).await.expect("advance");
+    // The other one: both are recognised under new numbers, a third is new.
+    for (number, uid) in [(11, 51), (12, 52)] {
+        let known = received(number, &new, uid, &format!("bytes {}", number - 10));
+        assert_eq!(
+            store.store(at(1), &known).await.expect("store"),
+            Stored::Recognised(ledger_id(number - 10))
+        );
+    }
+    keep(&store, &received(3, &new, 53, "bytes 3")).await;
+    store.advance(at(1), &new, 53).await.expect("advance");
+    // The late one, which still sees the old numbers.
+    let late = received(21, &old, 3, "bytes 3");
+    assert_eq!(store.store(at(2), &late).await.expect("store"), Stored::Recognised(ledger_id(3)));
+    store.advance(at(2), &old, 1).await.expect("advance");
+    store.advance(at(2), &new, 1).await.expect("advance");
+    store.skip(at(2), &new, &uids([51, 52])).await.expect("skip");
+    store.settled(at(2), &[ledger_id(1)]).await.expect("settled");
+    assert_eq!(store.contact(&new).await.expect("contact"), Contact::Known { frontier: 53 });
+    assert_eq!(store.contact(&old).await.expect("contact"), Contact::Known { frontier: 2 });
+    let all = listed(&store, LedgerQuery::default()).await;
+    assert_eq!(all, [1, 2, 3].map(ledger_id), "no mail is there twice");
+    for number in 1..=3 {
+        assert_eq!(
+            show(&store, ledger_id(number)).await.item.state,
+            State::Stored,
+            "it is still to be handled"
+        );
+    }
+    // Found again under its new number, it is that mail once more.
+    let again = received(31, &new, 53, "bytes 3");
+    assert!(!matches!(store.store(at(3), &again).await.expect("store"), Stored::New(_)));
+    assert_eq!(listed(&store, LedgerQuery::default()).await.len(), 3);
 }
 
 pub(super) async fn the_ledger_survives_a_reopening(subject: Subject) {

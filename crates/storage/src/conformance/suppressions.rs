@@ -107,6 +107,30 @@ pub(super) async fn a_report_on_a_mail_that_is_gone_is_not_found(subject: Subjec
     assert_eq!(*refused.kind(), ErrorKind::NotFound);
 }
 
+/// A look-up that is too wide marks another mail as bounced.
+pub(super) async fn a_sent_mail_is_found_by_its_recipient_within_its_contract_and_time(subject: Subject) {
+    let (store, outbox) = with_standard(subject).await;
+    let found = async |contract: &str, to: &str, since: i64| {
+        let found = store.sent_to(&contract_id(contract), &address(to), at(since)).await.expect("sent_to");
+        found.into_iter().map(|mail| mail.id).collect::<Vec<_>>()
+    };
+    let mixed = sent(&store, outbox, 1, &[Event::Accept, Event::Refuse]).await;
+    submit(&store, &to_many(prepared(&store, 2, "ACME").await, 1)).await;
+    assert_eq!(found("ACME", "0@Client.example", -1).await, [mixed], "that is queued has not gone");
+    assert_eq!(found("ACME", "1@client.example", -1).await, [], "its server refused it");
+    assert_eq!(found("acme", "0@client.example", -1).await, [], "another contract");
+    assert_eq!(found("ACME", "0@client.example", 0).await, [], "not after that time");
+    let claimed = claim_one(&store, 3, outbox).await;
+    assert!(mark(&store, 3, claimed.id, claimed.claim).await);
+    settle(&store, 3, &settlement(&claimed, 60, &[Event::Doubt])).await;
+    assert_eq!(found("ACME", "0@client.example", -1).await.len(), 2, "it may have gone");
+    // What bounced is still the mail that bounced.
+    store.report(at(4), mixed, &[report(0, Outcome::Bounced)]).await.expect("report");
+    assert_eq!(found("ACME", "0@client.example", -1).await.len(), 2);
+    let third = sent(&store, outbox, 3, &[Event::Accept]).await;
+    assert!(found("ACME", "0@client.example", -1).await.len() == 2, "{third} is one too many to tell");
+}
+
 pub(super) async fn a_bounce_stops_its_contracts_mail_until_it_expires(subject: Subject) {
     let (store, outbox) = with_standard(subject).await;
     let id = sent(&store, outbox, 1, &[Event::Accept]).await;

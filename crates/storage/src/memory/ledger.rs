@@ -186,6 +186,7 @@ impl LedgerIntake for MemoryStore {
             };
             rows.insert_received(now, &mail, None, None);
         }
+        rows.places.entry((place.mailbox, place.folder.clone(), place.epoch)).or_default();
         Ok(())
     }
 

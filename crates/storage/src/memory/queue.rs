@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::automatic;
 use postroom_core::budget::{Limits, Wait};
-use postroom_core::id::{BodyId, MailboxId, QueueId, WorkerId};
-use postroom_core::queue::Prepared;
+use postroom_core::id::{BodyId, ContractId, MailboxId, QueueId, WorkerId};
+use postroom_core::queue::{Prepared, State};
+use postroom_core::suppression::suppressed_form;
 use postroom_core::time::Timestamp;
 
 use super::rows::{Line, QueuedMail, Rows, count, page};
@@ -16,7 +18,8 @@ use super::store::MemoryStore;
 use crate::budgets::{BudgetOwner, BudgetView, Budgets, Used, accounts, check_correspondents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{
-    ClaimMark, Claimed, Enqueued, QueueIntake, QueueItem, QueueWork, SentMail, Settled, Settlement, Sweep,
+    ClaimMark, Claimed, Enqueued, LOOKED_AT, QueueIntake, QueueItem, QueueWork, SentMail, Settled,
+    Settlement, Sweep,
 };
 use crate::registry::Scope;
 use crate::transition::lease::Lease;
@@ -219,14 +222,40 @@ impl QueueIntake for MemoryStore {
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>> {
         let rows = self.rows();
         let ids = message_ids.iter().filter_map(|message_id| rows.message_ids.get(message_id)).flatten();
-        let mails = ids.filter_map(|id| rows.queue.get(id)).map(|one| &one.mail);
-        let sent = mails.map(|mail| SentMail {
-            id: mail.id,
-            contract: mail.contract.clone(),
-            record: mail.record.clone(),
-            message_id: mail.message_id.clone(),
-        });
-        Ok(sent.collect())
+        Ok(ids.filter_map(|id| rows.queue.get(id)).map(|one| sent_mail(&one.mail)).collect())
+    }
+
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>> {
+        let rows = self.rows();
+        let recipient = suppressed_form(recipient);
+        let newer =
+            rows.queue.values().filter(|one| one.mail.contract == *contract && one.row.created_at > since);
+        let newer: Vec<_> = newer.take(page(Some(LOOKED_AT)).saturating_add(1)).collect();
+        if newer.len() > page(Some(LOOKED_AT)) {
+            return Ok(Vec::new());
+        }
+        let took = |one: &&&QueuedMail| {
+            let mut recipients = one.mail.recipients.iter().zip(&one.row.recipients);
+            recipients.any(|(to, row)| {
+                let is_taken = matches!(row.state, State::Accepted | State::Bounced | State::InDoubt);
+                is_taken && suppressed_form(&to.address) == recipient
+            })
+        };
+        Ok(newer.iter().filter(took).take(2).map(|one| sent_mail(&one.mail)).collect())
+    }
+}
+
+fn sent_mail(mail: &Prepared) -> SentMail {
+    SentMail {
+        id: mail.id,
+        contract: mail.contract.clone(),
+        record: mail.record.clone(),
+        message_id: mail.message_id.clone(),
     }
 }
 

@@ -118,6 +118,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         intake::EXISTING,
         intake::KEYED,
         intake::SENT,
+        intake::SENT_TO,
         insert::KEYS,
         insert::TAKEN,
         reroute::FROZEN,

@@ -76,6 +76,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         intake::EXISTING,
         insert::INSERT,
         intake::SENT,
+        intake::SENT_TO,
         row::OPEN,
         row::FINISHED,
         row::MAILS,

@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use postroom_core::address::Address;
 use postroom_core::id::{ContractId, QueueId};
+use postroom_core::message::OnSuppressed;
+use postroom_core::queue::Prepared;
 use postroom_core::suppression::{Suppression, suppressed_form};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
@@ -13,7 +15,7 @@ use super::plain::plain;
 use super::queue::report::report_in as record;
 use super::store::PgStore;
 use crate::audit::{suppression_changes, suppression_subject};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Change;
 use crate::sql::rows::{SuppressionColumns, page, suppression};
 use crate::suppressions::{RecipientReport, SuppressionQuery, Suppressions};
@@ -105,6 +107,39 @@ async fn unsuppress_in(
     Ok(true)
 }
 
+/// Of these addresses those that get no mail of the contract.
+async fn stopped(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    contract: &ContractId,
+    addresses: &[Address],
+    stage: &'static str,
+) -> Result<Vec<Suppression>> {
+    let addresses: Vec<String> =
+        addresses.iter().map(|address| suppressed_form(address).to_string()).collect();
+    let query = sqlx::query_as(STOPPED).bind(contract.as_str()).bind(addresses);
+    let rows: Vec<SuppressionColumns> = query.fetch_all(connection).await.map_err(failed(stage))?;
+    let entries: Vec<Suppression> = rows.into_iter().map(suppression).collect::<Result<_>>()?;
+    Ok(entries.into_iter().filter(|entry| entry.stops(now)).collect())
+}
+
+/// Refuses a mail to addresses on its contract's list, unless it says that it goes all the same.
+pub(super) async fn keep_to_list(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    mail: &Prepared,
+    stage: &'static str,
+) -> Result<()> {
+    if mail.on_suppressed == OnSuppressed::Send {
+        return Ok(());
+    }
+    let addresses: Vec<Address> = mail.recipients.iter().map(|one| one.address.clone()).collect();
+    match stopped(connection, now, &mail.contract, &addresses, stage).await? {
+        none if none.is_empty() => Ok(()),
+        found => Err(Error::new(ErrorKind::Suppressed(found), stage)),
+    }
+}
+
 /// Removes entries whose time is over.
 pub(super) async fn prune(tx: &mut PgConnection, now: Timestamp, limit: u32) -> Result<()> {
     let query = sqlx::query(OVER).bind(now.as_millis()).bind(i64::from(limit));
@@ -124,14 +159,9 @@ impl Suppressions for PgStore {
         addresses: &[Address],
     ) -> Result<Vec<Suppression>> {
         const STAGE: &str = "look at the suppression list";
-        let addresses: Vec<String> =
-            addresses.iter().map(|address| suppressed_form(address).to_string()).collect();
         let mut read = self.connections.read(STAGE).await?;
-        let query = sqlx::query_as(STOPPED).bind(contract.as_str()).bind(addresses);
-        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<SuppressionColumns> = read.finish(rows).await?;
-        let entries: Vec<Suppression> = rows.into_iter().map(suppression).collect::<Result<_>>()?;
-        Ok(entries.into_iter().filter(|entry| entry.stops(now)).collect())
+        let found = stopped(&mut read, now, contract, addresses, STAGE).await;
+        read.finish(found).await
     }
 
     async fn suppressions(&self, now: Timestamp, query: &SuppressionQuery) -> Result<Vec<Suppression>> {

@@ -155,6 +155,20 @@ async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) 
     row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
 }
 
+async fn advance_in(
+    tx: &mut MySqlConnection,
+    now: Timestamp,
+    place: &Place,
+    frontier: u32,
+) -> sqlx::Result<()> {
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+        VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
+        frontier = GREATEST(frontier, VALUES(frontier)), seen_at = VALUES(seen_at)";
+    let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
+    query.execute(tx).await.map(drop)
+}
+
 #[async_trait]
 impl LedgerIntake for MySqlStore {
     async fn contact(&self, place: &Place) -> Result<Contact> {
@@ -173,13 +187,8 @@ impl LedgerIntake for MySqlStore {
 
     async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
         const STAGE: &str = "advance a frontier";
-        let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-            VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
-            frontier = GREATEST(frontier, VALUES(frontier)), seen_at = VALUES(seen_at)";
         write!(self.connections, STAGE, |tx| {
-            let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-            let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+            advance_in(tx, now, place, frontier).await.map_err(failed(STAGE))
         })
     }
 
@@ -211,7 +220,7 @@ impl LedgerIntake for MySqlStore {
                 let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(to_json(rows)?);
                 query.execute(&mut *tx).await.map_err(failed(STAGE))?;
             }
-            Ok(())
+            advance_in(tx, now, place, 0).await.map_err(failed(STAGE))
         })
     }
 

@@ -12,6 +12,7 @@ use crate::queue::Enqueued;
 use crate::sql::mysql::connection::TRIES;
 use crate::sql::mysql::host::{begin, release, undo, undone};
 use crate::sql::mysql::store::MySqlStore;
+use crate::sql::mysql::suppressions::keep_to_list;
 use crate::sql::rows::unreadable;
 
 const STAGE: &str = "submit a mail with the host";
@@ -35,7 +36,8 @@ impl MySqlStore {
     /// # Errors
     /// [`crate::ErrorKind::UnfitConnection`] when no transaction is open, or the session is not as said above; [`crate::ErrorKind::Schema`];
     /// [`crate::ErrorKind::StaleDecision`]: prepare the mail again, after the transaction has ended; [`crate::ErrorKind::IdempotencyConflict`],
-    /// [`crate::ErrorKind::LimitReached`]. After each of these the transaction is as it was before the call, and can go on. After
+    /// [`crate::ErrorKind::LimitReached`],
+    /// [`crate::ErrorKind::Suppressed`]. After each of these the transaction is as it was before the call, and can go on. After
     /// [`crate::ErrorKind::Full`] or [`crate::ErrorKind::Unavailable`] roll back: after a deadlock MariaDB has done so already, and what is written next
     /// would be in no transaction.
     ///
@@ -74,6 +76,7 @@ async fn submit(
 ) -> Result<Enqueued> {
     let decided = decide(connection, now, &[mail]).await?.pop().ok_or_else(unreadable)??;
     if matches!(decided, Enqueued::New(_)) {
+        keep_to_list(connection, now, mail, STAGE).await?;
         insert_with_host(connection, now, mail, content).await?;
     }
     Ok(decided)

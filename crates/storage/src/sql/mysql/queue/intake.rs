@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
+use postroom_core::suppression::suppressed_form;
 use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::mysql::MySqlConnection;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use super::insert::insert;
 use crate::error::{ErrorKind, Result};
-use crate::queue::{Enqueued, QueueIntake, SentMail};
+use crate::queue::{Enqueued, LOOKED_AT, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::mysql::connection::{TRIES, failed};
 use crate::sql::mysql::json::json_rows;
@@ -65,6 +67,15 @@ pub(in crate::sql::mysql) const SENT: &str = concat!(
     " j STRAIGHT_JOIN postroom_queue_mail m FORCE INDEX (postroom_queue_mail_message_id) ON m.message_id = j.sought
     ORDER BY j.place, m.id"
 );
+
+/// The parameters are the contract, the mail before, the recipient, how many mails are looked at, and the first two again, with one more than that.
+pub(in crate::sql::mysql) const SENT_TO: &str = "SELECT DISTINCT m.id, m.contract, m.record, m.message_id
+    FROM postroom_queue_mail m FORCE INDEX (postroom_queue_mail_contract)
+        STRAIGHT_JOIN postroom_queue_recipient r FORCE INDEX (PRIMARY) ON r.mail = m.id
+    WHERE m.contract = ? AND m.id > ? AND LOWER(r.address) = ? AND r.state IN ('accepted', 'bounced', 'in-doubt')
+        AND ? >= (SELECT COUNT(*) FROM (SELECT 1 FROM postroom_queue_mail n FORCE INDEX (postroom_queue_mail_contract)
+            WHERE n.contract = ? AND n.id > ? LIMIT ?) newer)
+    LIMIT 2";
 
 type Basis =
     (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<String>, Option<String>, Option<i64>);
@@ -205,6 +216,17 @@ pub(super) fn is_repeated<T>(done: &Result<T>) -> bool {
     done.as_ref().is_err_and(|error| error.kind() == &ErrorKind::Conflict)
 }
 
+type Sent = (Uuid, String, Option<String>, String);
+
+fn sent((id, contract, record, message_id): Sent) -> Result<SentMail> {
+    Ok(SentMail {
+        id: QueueId::from_uuid(id),
+        contract: text::<ContractId>(&contract)?,
+        record: optional(record)?,
+        message_id,
+    })
+}
+
 #[async_trait]
 impl QueueIntake for MySqlStore {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
@@ -226,15 +248,27 @@ impl QueueIntake for MySqlStore {
             .fetch_all(&mut *read)
             .await
             .map_err(failed(STAGE));
-        let rows: Vec<(Uuid, String, Option<String>, String)> = read.finish(rows).await?;
-        let sent = |(id, contract, record, message_id): (Uuid, String, Option<String>, String)| {
-            Ok(SentMail {
-                id: QueueId::from_uuid(id),
-                contract: text::<ContractId>(&contract)?,
-                record: optional(record)?,
-                message_id,
-            })
-        };
-        rows.into_iter().map(sent).collect()
+        read.finish(rows).await?.into_iter().map(sent).collect()
+    }
+
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>> {
+        const STAGE: &str = "find a sent mail by its recipient";
+        let since = QueueId::new(since, [0xff; 10]).uuid();
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(SENT_TO)
+            .bind(contract.as_str())
+            .bind(since)
+            .bind(suppressed_form(recipient).to_string())
+            .bind(i64::from(LOOKED_AT))
+            .bind(contract.as_str())
+            .bind(since)
+            .bind(i64::from(LOOKED_AT) + 1);
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        read.finish(rows).await?.into_iter().map(sent).collect()
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use postroom_core::contract::Contract;
 use postroom_core::id::{Actor, ContractId, QueueId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft, OutboxDraft, SettingsDraft, Status};
-use postroom_core::message::{OnDoubt, Priority};
+use postroom_core::message::{OnDoubt, OnSuppressed, Priority};
 use postroom_core::queue::{Basis, Event, Prepared, Recipient, Role};
 use postroom_core::resolve::{Question, WhenUnavailable, resolve};
+use postroom_core::suppression::{Cause, Suppression};
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
@@ -121,8 +122,22 @@ pub(super) fn prepared(now: Timestamp, outbox: &Mailbox) -> Prepared {
         not_before: None,
         expires_at: now + Duration::from_secs(3600),
         on_doubt: OnDoubt::Hold,
+        on_suppressed: OnSuppressed::Refuse,
         automatic: None,
         idempotency: None,
+    }
+}
+
+/// An entry of ACME's suppression list.
+pub(super) fn suppressed(to: &str) -> Suppression {
+    Suppression {
+        contract: ContractId::parse("ACME").unwrap(),
+        address: to.parse().unwrap(),
+        cause: Cause::Operator,
+        detail: "left".to_owned(),
+        mail: None,
+        added_at: Timestamp::from_millis(0),
+        expires_at: None,
     }
 }
 

@@ -133,6 +133,15 @@ async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> 
     row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
 }
 
+async fn advance_in(tx: &mut PgConnection, now: Timestamp, place: &Place, frontier: u32) -> sqlx::Result<()> {
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+        SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier), seen_at = excluded.seen_at";
+    let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
+    query.execute(tx).await.map(drop)
+}
+
 #[async_trait]
 impl LedgerIntake for PgStore {
     async fn contact(&self, place: &Place) -> Result<Contact> {
@@ -150,13 +159,8 @@ impl LedgerIntake for PgStore {
 
     async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
         const STAGE: &str = "advance a frontier";
-        let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
-            SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier), seen_at = excluded.seen_at";
         write!(self.connections, STAGE, |tx| {
-            let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-            let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+            advance_in(tx, now, place, frontier).await.map_err(failed(STAGE))
         })
     }
 
@@ -181,7 +185,8 @@ impl LedgerIntake for PgStore {
             locks::intake(tx, place.mailbox).await?;
             let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
             let query = query.bind(i64::from(place.epoch)).bind(rows.as_str()).bind(now.as_millis());
-            query.execute(tx).await.map(drop).map_err(failed(STAGE))
+            query.execute(&mut *tx).await.map_err(failed(STAGE))?;
+            advance_in(tx, now, place, 0).await.map_err(failed(STAGE))
         })
     }
 

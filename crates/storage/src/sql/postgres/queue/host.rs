@@ -11,6 +11,7 @@ use crate::queue::Enqueued;
 use crate::sql::postgres::host::{begin, release, undo};
 use crate::sql::postgres::schema;
 use crate::sql::postgres::store::PgStore;
+use crate::sql::postgres::suppressions::keep_to_list;
 
 const STAGE: &str = "submit a mail with the host";
 
@@ -32,7 +33,8 @@ impl PgStore {
     ///
     /// # Errors
     /// [`crate::ErrorKind::UnfitConnection`] when no transaction is open; [`crate::ErrorKind::Schema`]; [`crate::ErrorKind::StaleDecision`]: prepare
-    /// the mail again, after the transaction has ended; [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::LimitReached`]. After
+    /// the mail again, after the transaction has ended; [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::LimitReached`],
+    /// [`crate::ErrorKind::Suppressed`]. After
     /// each of these the transaction is as it was before the call, and can go on. After [`crate::ErrorKind::Full`] or
     /// [`crate::ErrorKind::Unavailable`] roll back.
     ///
@@ -66,5 +68,9 @@ async fn submit(
     content: &Bytes,
 ) -> Result<Enqueued> {
     schema::check_on(connection).await?;
-    put(connection, now, mail, content).await
+    let enqueued = put(connection, now, mail, content).await?;
+    if matches!(enqueued, Enqueued::New(_)) {
+        keep_to_list(connection, now, mail, STAGE).await?;
+    }
+    Ok(enqueued)
 }

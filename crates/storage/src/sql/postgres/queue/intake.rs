@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
+use postroom_core::suppression::suppressed_form;
 use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use super::insert::insert;
 use crate::error::{ErrorKind, Result};
-use crate::queue::{Enqueued, QueueIntake, SentMail};
+use crate::queue::{Enqueued, LOOKED_AT, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
 use crate::sql::postgres::connection::{TRIES, failed};
 use crate::sql::postgres::failed::unavailable;
@@ -67,6 +69,13 @@ pub(in crate::sql::postgres) const TODAY: &str =
 pub(in crate::sql::postgres) const SENT: &str = "SELECT m.id, m.contract, m.record, m.message_id
     FROM unnest($1::text[]) WITH ORDINALITY j (value, place) JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.place, m.id";
+
+pub(in crate::sql::postgres) const SENT_TO: &str = "SELECT DISTINCT m.id, m.contract, m.record, m.message_id
+    FROM postroom_queue_mail m JOIN postroom_queue_recipient r ON r.mail = m.id
+    WHERE m.contract = $1 AND m.id > $2 AND lower(r.address) = $3 AND r.state IN ('accepted', 'bounced', 'in-doubt')
+        AND $4::bigint >= (SELECT count(*) FROM (SELECT 1 FROM postroom_queue_mail n
+            WHERE n.contract = $1 AND n.id > $2 LIMIT $4::bigint + 1) newer)
+    LIMIT 2";
 
 type Existing = (i64, Uuid, Option<String>);
 
@@ -225,6 +234,17 @@ pub(super) fn is_repeated<T>(done: &Result<T>) -> bool {
     done.as_ref().is_err_and(|error| error.kind() == &ErrorKind::Conflict)
 }
 
+type Sent = (Uuid, String, Option<String>, String);
+
+fn sent((id, contract, record, message_id): Sent) -> Result<SentMail> {
+    Ok(SentMail {
+        id: QueueId::from_uuid(id),
+        contract: text::<ContractId>(&contract)?,
+        record: optional(record)?,
+        message_id,
+    })
+}
+
 #[async_trait]
 impl QueueIntake for PgStore {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued> {
@@ -240,15 +260,24 @@ impl QueueIntake for PgStore {
             .fetch_all(&mut *read)
             .await
             .map_err(failed(STAGE));
-        let rows: Vec<(Uuid, String, Option<String>, String)> = read.finish(rows).await?;
-        let sent = |(id, contract, record, message_id): (Uuid, String, Option<String>, String)| {
-            Ok(SentMail {
-                id: QueueId::from_uuid(id),
-                contract: text::<ContractId>(&contract)?,
-                record: optional(record)?,
-                message_id,
-            })
-        };
-        rows.into_iter().map(sent).collect()
+        read.finish(rows).await?.into_iter().map(sent).collect()
+    }
+
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>> {
+        const STAGE: &str = "find a sent mail by its recipient";
+        let since = QueueId::new(since, [0xff; 10]).uuid();
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(SENT_TO)
+            .bind(contract.as_str())
+            .bind(since)
+            .bind(suppressed_form(recipient).to_string())
+            .bind(i64::from(LOOKED_AT));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        read.finish(rows).await?.into_iter().map(sent).collect()
     }
 }

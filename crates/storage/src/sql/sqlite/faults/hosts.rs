@@ -6,16 +6,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use postroom_core::address::Address;
 use postroom_core::id::{IdempotencyKey, Revision};
-use postroom_core::message::Submission;
+use postroom_core::message::{OnSuppressed, Submission};
 use postroom_core::queue::Prepared;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
-use super::fixture::{Drops, check_whole, number, open, prepared, registered};
+use super::fixture::{Drops, change, check_whole, number, open, prepared, registered, suppressed};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::queue::Enqueued;
 use crate::sql::sqlite::store::SqliteStore;
+use crate::suppressions::Suppressions;
 
 fn options(folder: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(folder.join("faults.db")).synchronous(SqliteSynchronous::Full)
@@ -62,6 +63,32 @@ async fn a_rollback_leaves_nothing_and_a_commit_leaves_one() {
         assert_eq!((number(&store, MAILS).await, number(&store, TICKETS).await), (left, left));
         check_whole(&store).await;
     }
+}
+
+// Seen to fail without the look at the list. Would miss an entry that a transaction commits beside the host's.
+#[tokio::test]
+async fn a_mail_to_a_suppressed_address_is_refused_unless_it_says_that_it_goes_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let outbox = registered(&store).await;
+    let mut host = host(folder.path()).await;
+    let (first, mut second) = (prepared(store.now(), &outbox), prepared(store.now(), &outbox));
+    let mut tx = host.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    ticket(&mut tx, &first).await;
+    enqueue(&store, &mut tx, &first).await.unwrap();
+    tx.commit().await.unwrap();
+    store.suppress(&change(store.now()), &suppressed("a@b.example")).await.unwrap();
+    let mut tx = host.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    ticket(&mut tx, &second).await;
+    let refused = enqueue(&store, &mut tx, &second).await.unwrap_err();
+    assert!(refused.to_string().contains("a@b.example (operator: left)"), "{refused}");
+    // What was submitted before is that mail, and the refused one leaves the transaction as it was.
+    assert_eq!(enqueue(&store, &mut tx, &first).await.unwrap(), Enqueued::Existing(first.id));
+    second.on_suppressed = OnSuppressed::Send;
+    enqueue(&store, &mut tx, &second).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((number(&store, MAILS).await, number(&store, TICKETS).await), (2, 2));
+    check_whole(&store).await;
 }
 
 #[tokio::test]

@@ -127,6 +127,20 @@ async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId])
     row::note(tx, told.map(|id| (id, entry(now, "settled", None, String::new())))).await
 }
 
+async fn advance_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    place: &Place,
+    frontier: u32,
+) -> sqlx::Result<()> {
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+        VALUES (?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+        SET frontier = max(frontier, excluded.frontier), seen_at = excluded.seen_at";
+    let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
+    query.execute(tx).await.map(drop)
+}
+
 #[async_trait]
 impl LedgerIntake for SqliteStore {
     async fn contact(&self, place: &Place) -> Result<Contact> {
@@ -145,13 +159,8 @@ impl LedgerIntake for SqliteStore {
     async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
         const STAGE: &str = "advance a frontier";
         let mut tx = self.connections.write(STAGE).await?;
-        let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-            VALUES (?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
-            SET frontier = max(frontier, excluded.frontier), seen_at = excluded.seen_at";
-        let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-        let done = query.execute(&mut *tx).await.map_err(failed(STAGE));
-        tx.finish(done).await.map(drop)
+        let done = advance_in(&mut tx, now, place, frontier).await.map_err(failed(STAGE));
+        tx.finish(done).await
     }
 
     async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
@@ -172,8 +181,11 @@ impl LedgerIntake for SqliteStore {
         let mut tx = self.connections.write(STAGE).await?;
         let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
         let query = query.bind(i64::from(place.epoch)).bind(to_json(&rows)?).bind(now.as_millis());
-        let done = query.execute(&mut *tx).await.map_err(failed(STAGE));
-        tx.finish(done).await.map(drop)
+        let done = match query.execute(&mut *tx).await {
+            Ok(_) => advance_in(&mut tx, now, place, 0).await,
+            Err(error) => Err(error),
+        };
+        tx.finish(done.map_err(failed(STAGE))).await
     }
 
     async fn store(&self, now: Timestamp, mail: &Received) -> Result<Stored> {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::queue::Enqueued;
 use crate::sql::sqlite::host::Part;
 use crate::sql::sqlite::store::SqliteStore;
+use crate::sql::sqlite::suppressions::keep_to_list;
 
 const STAGE: &str = "submit a mail with the host";
 
@@ -29,7 +30,8 @@ impl SqliteStore {
     /// # Errors
     /// [`crate::ErrorKind::UnfitConnection`] says what is wrong with the connection; [`crate::ErrorKind::Schema`];
     /// [`crate::ErrorKind::StaleDecision`]: prepare the mail again, after the transaction has ended;
-    /// [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::LimitReached`]. After each of these the transaction is as it was
+    /// [`crate::ErrorKind::IdempotencyConflict`], [`crate::ErrorKind::LimitReached`],
+    /// [`crate::ErrorKind::Suppressed`]. After each of these the transaction is as it was
     /// before the call, and can go on. After [`crate::ErrorKind::Full`] or [`crate::ErrorKind::Unavailable`] roll back: SQLite may have
     /// ended the transaction.
     ///
@@ -44,6 +46,9 @@ impl SqliteStore {
     ) -> Result<Enqueued> {
         let mut part = Part::begin(self, connection, STAGE).await?;
         let enqueued = put(part.connection(), now, mail, &content).await?;
+        if matches!(enqueued, Enqueued::New(_)) {
+            keep_to_list(part.connection(), now, mail, STAGE).await?;
+        }
         part.keep().await?;
         Ok(enqueued)
     }

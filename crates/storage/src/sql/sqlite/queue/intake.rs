@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use postroom_core::address::Address;
 use postroom_core::id::{ContractId, MailboxId, QueueId, Revision};
 use postroom_core::queue::Prepared;
+use postroom_core::suppression::suppressed_form;
 use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
@@ -13,30 +15,33 @@ use uuid::Uuid;
 
 use super::insert::insert;
 use crate::error::Result;
-use crate::queue::{Enqueued, QueueIntake, SentMail};
+use crate::queue::{Enqueued, LOOKED_AT, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
-use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
+use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unhex, unreadable};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::correspondents;
+use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::registry::{OutboxState, Stored};
 
-/// The mails that have the id or the key of a place, with the key's fingerprint.
-pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT j.key, m.id, NULL
-        FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value ->> 0)
-    UNION ALL
-    SELECT j.key, k.mail, k.fingerprint FROM json_each(?1) j
+/// The mails that have the id of a place.
+pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT json_group_array(j.key)
+    FROM json_each(?) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)";
+
+/// The mails that have the key of a place, with its fingerprint.
+pub(in crate::sql::sqlite) const KEYED: &str =
+    "SELECT json_group_array(json_array(j.value ->> 0, hex(k.mail), k.fingerprint)) FROM json_each(?) j
         JOIN postroom_queue_key k ON k.contract = j.value ->> 1 AND k.idempotency_key = j.value ->> 2";
 
 /// What each decision stands on.
-pub(in crate::sql::sqlite) const BASIS: &str = "SELECT c.revision, c.queued_limit, c.per_day_limit,
+pub(in crate::sql::sqlite) const BASIS: &str =
+    "SELECT json_group_array(json_array(c.revision, c.queued_limit, c.per_day_limit,
         (SELECT revision FROM postroom_step WHERE flow = j.value ->> 1 AND step = j.value ->> 2),
         (SELECT outbox FROM postroom_standard WHERE singleton = 1),
-        m.kind, m.status, m.revision
-    FROM json_each(?1) j
+        m.kind, m.status, m.revision) ORDER BY j.key)
+    FROM json_each(?) j
     LEFT JOIN postroom_contract c ON c.id = j.value ->> 0
-    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3
-    ORDER BY j.key";
+    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3";
 
 /// Counts no further than the limit.
 pub(in crate::sql::sqlite) const QUEUED: &str =
@@ -49,7 +54,13 @@ pub(in crate::sql::sqlite) const SENT: &str = "SELECT m.id, m.contract, m.record
     FROM json_each(?1) j JOIN postroom_queue_mail m ON m.message_id = j.value
     ORDER BY j.key, m.id";
 
-type Existing = (i64, Uuid, Option<String>);
+pub(in crate::sql::sqlite) const SENT_TO: &str = "SELECT DISTINCT m.id, m.contract, m.record, m.message_id
+    FROM postroom_queue_mail m INDEXED BY postroom_queue_mail_contract
+        CROSS JOIN postroom_queue_recipient r ON r.mail = m.id
+    WHERE m.contract = ?1 AND m.id > ?2 AND lower(r.address) = ?3 AND r.state IN ('accepted', 'bounced', 'in-doubt')
+        AND ?4 >= (SELECT count(*) FROM (SELECT 1 FROM postroom_queue_mail n INDEXED BY postroom_queue_mail_contract
+            WHERE n.contract = ?1 AND n.id > ?2 LIMIT ?4 + 1))
+    LIMIT 2";
 
 type Basis = (
     Option<i64>,
@@ -62,32 +73,70 @@ type Basis = (
     Option<i64>,
 );
 
-/// What is stored around each mail.
-async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Result<Vec<Around>> {
-    let mails = mails.iter().map(|(mail, _)| *mail);
-    let key = |mail: &Prepared| mail.idempotency.as_ref().map(|(key, _)| key.as_str().to_owned());
-    let sought: Vec<Value> =
-        mails.clone().map(|mail| json!([hex(mail.id.uuid()), mail.contract, key(mail)])).collect();
-    let found = sqlx::query_as(EXISTING).bind(to_json(&sought)?);
-    let found: Vec<Existing> = found.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
-    for (place, id, print) in found {
-        let print = print.as_deref().map(from_json).transpose()?;
-        // The row of the same id comes first.
-        existing.entry(small(place)?).or_insert((QueueId::from_uuid(id), print));
+/// What is asked about mails before they are inserted.
+pub(super) struct Question {
+    ids: Vec<String>,
+    /// Place, contract and key of each mail that has one.
+    keys: Vec<Value>,
+    /// What decisions stand on, each once: most mails that come together are of few contracts.
+    bases: Vec<Value>,
+    /// Which of these each mail's is.
+    places: Vec<usize>,
+}
+
+impl Question {
+    pub(super) fn about(mails: &[(&Prepared, &Bytes)]) -> Result<Self> {
+        let mut known = BTreeMap::new();
+        let mut question = Self { ids: Vec::new(), keys: Vec::new(), bases: Vec::new(), places: Vec::new() };
+        for (place, (mail, _)) in mails.iter().enumerate() {
+            question.ids.push(hex(mail.id.uuid()));
+            if let Some((key, _)) = &mail.idempotency {
+                question.keys.push(json!([place, mail.contract, key]));
+            }
+            let step = mail.step.as_ref();
+            let (flow, step) = step.map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
+            let outbox = mail.resolution.outbox.number();
+            let basis = (&mail.contract, flow, step, outbox);
+            question.places.push(*known.entry(basis).or_insert_with(|| {
+                question.bases.push(json!([mail.contract, flow, step, outbox]));
+                question.bases.len() - 1
+            }));
+        }
+        Ok(question)
     }
-    let asked = mails.map(|mail| {
-        let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
-        json!([mail.contract, flow, step, mail.resolution.outbox.number()])
-    });
-    let basis = basis(tx, &asked.collect::<Vec<_>>()).await?;
-    let around = |(place, (stored, (queued_limit, per_day_limit)))| Around {
-        existing: existing.remove(&place),
-        stored,
-        queued_limit,
-        per_day_limit,
-    };
-    Ok(basis.into_iter().enumerate().map(around).collect())
+
+    /// Has a script ask.
+    pub(super) fn ask(&self, script: &mut Script) -> Result<()> {
+        script.of_rows(EXISTING, &self.ids)?;
+        script.of_rows(KEYED, &self.keys)?;
+        script.of_rows(BASIS, &self.bases)
+    }
+
+    /// What is stored around each mail, by what the script answered.
+    pub(super) fn answers(self, mut answers: impl Iterator<Item = String>) -> Result<Vec<Around>> {
+        let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
+        if self.ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut next = || answers.next().ok_or_else(unreadable);
+        for place in from_json::<Vec<usize>>(&next()?)? {
+            let id = self.ids.get(place).map(|id| unhex(id)).transpose()?.flatten();
+            existing.insert(place, (QueueId::from_uuid(id.ok_or_else(unreadable)?), None));
+        }
+        if !self.keys.is_empty() {
+            for (place, id, print) in from_json::<Vec<(usize, String, String)>>(&next()?)? {
+                let id = QueueId::from_uuid(unhex(&id)?.ok_or_else(unreadable)?);
+                // The row of the same id goes first.
+                existing.entry(place).or_insert((id, Some(from_json(&print)?)));
+            }
+        }
+        let bases = bases(&next()?)?;
+        let around = |(place, basis): (usize, usize)| {
+            let (stored, (queued_limit, per_day_limit)) = *bases.get(basis).ok_or_else(unreadable)?;
+            Ok(Around { existing: existing.remove(&place), stored, queued_limit, per_day_limit })
+        };
+        self.places.into_iter().enumerate().map(around).collect()
+    }
 }
 
 /// The most queued mails, and the most mails a day, of a contract.
@@ -96,7 +145,13 @@ type Limits = (Option<u64>, Option<u64>);
 /// What decisions stand on, each asked for as contract, flow, step, outbox; with the limits of the contract.
 pub(super) async fn basis(tx: &mut SqliteConnection, asked: &[Value]) -> Result<Vec<(Stored, Limits)>> {
     let rows = sqlx::query_as(BASIS).bind(to_json(asked)?);
-    let rows: Vec<Basis> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
+    let (rows,): (String,) = rows.fetch_one(tx).await.map_err(failed(STAGE))?;
+    bases(&rows)
+}
+
+/// What [`BASIS`] gave.
+fn bases(rows: &str) -> Result<Vec<(Stored, Limits)>> {
+    let rows: Vec<Basis> = from_json(rows)?;
     let basis = |basis: Basis| {
         let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
         let outbox = match (kind, status, revision) {
@@ -139,13 +194,14 @@ async fn counts(
     Ok(counts)
 }
 
-/// Puts mails into the queue, within a transaction, and answers each. After an error some may be there: the caller undoes it.
-pub(super) async fn put_all(
+/// Puts mails into the queue, within a transaction, by what is stored around them, and answers each. After an error some may be there:
+/// the caller undoes it.
+pub(super) async fn put_by(
     tx: &mut SqliteConnection,
     now: Timestamp,
     mails: &[(&Prepared, &Bytes)],
+    around: Vec<Around>,
 ) -> Result<Vec<Result<Enqueued>>> {
-    let around = around(tx, mails).await?;
     let counts = counts(tx, now, mails, &around).await?;
     let answers = admit(mails.iter().map(|(mail, _)| *mail).zip(around), counts, now);
     let new = mails.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
@@ -164,7 +220,22 @@ pub(super) async fn put(
     mail: &Prepared,
     content: &Bytes,
 ) -> Result<Enqueued> {
-    put_all(tx, now, &[(mail, content)]).await?.pop().ok_or_else(unreadable)?
+    let (mails, mut script) = ([(mail, content)], Script::default());
+    let question = Question::about(&mails)?;
+    question.ask(&mut script)?;
+    let around = question.answers(script.texts(tx, STAGE).await?)?;
+    put_by(tx, now, &mails, around).await?.pop().ok_or_else(unreadable)?
+}
+
+type Sent = (Uuid, String, Option<String>, String);
+
+fn sent((id, contract, record, message_id): Sent) -> Result<SentMail> {
+    Ok(SentMail {
+        id: QueueId::from_uuid(id),
+        contract: text::<ContractId>(&contract)?,
+        record: optional(record)?,
+        message_id,
+    })
 }
 
 #[async_trait]
@@ -178,15 +249,24 @@ impl QueueIntake for SqliteStore {
         let message_ids = to_json(message_ids)?;
         let mut read = self.connections.read(STAGE).await?;
         let rows = sqlx::query_as(SENT).bind(message_ids).fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<(Uuid, String, Option<String>, String)> = read.finish(rows).await?;
-        let sent = |(id, contract, record, message_id): (Uuid, String, Option<String>, String)| {
-            Ok(SentMail {
-                id: QueueId::from_uuid(id),
-                contract: text::<ContractId>(&contract)?,
-                record: optional(record)?,
-                message_id,
-            })
-        };
-        rows.into_iter().map(sent).collect()
+        read.finish(rows).await?.into_iter().map(sent).collect()
+    }
+
+    async fn sent_to(
+        &self,
+        contract: &ContractId,
+        recipient: &Address,
+        since: Timestamp,
+    ) -> Result<Vec<SentMail>> {
+        const STAGE: &str = "find a sent mail by its recipient";
+        let since = QueueId::new(since, [0xff; 10]).uuid();
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(SENT_TO)
+            .bind(contract.as_str())
+            .bind(since)
+            .bind(suppressed_form(recipient).to_string())
+            .bind(i64::from(LOOKED_AT));
+        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
+        read.finish(rows).await?.into_iter().map(sent).collect()
     }
 }
