@@ -213,17 +213,20 @@ struct Load {
 impl Load {
     /// Submits so many mails, to each contract in turn.
     async fn submit(self, postroom: &Postroom, contracts: &Arc<[ContractId]>, mails: usize) {
+        const LINE: &str = "Your request was received and will be answered in the order of arrival, soon.\n";
+        let text: Arc<str> = LINE.chars().cycle().take(self.size).collect::<String>().into();
         let next = Arc::new(AtomicUsize::new(0));
         let mut submitters = JoinSet::new();
         for _ in 0..self.submitters {
             let (postroom, contracts, next) = (postroom.clone(), Arc::clone(contracts), Arc::clone(&next));
+            let text = Arc::clone(&text);
             submitters.spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= mails {
                         return;
                     }
-                    let submission = self.mail(&contracts[number % contracts.len()], number);
+                    let submission = self.mail(&contracts[number % contracts.len()], number, &text);
                     postroom.submit(&submission).await.expect("queued");
                 }
             });
@@ -233,10 +236,8 @@ impl Load {
         }
     }
 
-    fn mail(self, contract: &ContractId, number: usize) -> Submission {
-        const LINE: &str = "Your request was received and will be answered in the order of arrival, soon.\n";
-        let text: String = LINE.chars().cycle().take(self.size).collect();
-        let mut submission = Submission::text(contract.clone(), "Your request", text);
+    fn mail(self, contract: &ContractId, number: usize, text: &str) -> Submission {
+        let mut submission = Submission::text(contract.clone(), "Your request", text.to_owned());
         submission.not_before = self.not_before;
         let to =
             if number % 100 < self.poison { "d\u{f6}rte@customer.example" } else { "ana@customer.example" };

@@ -7,15 +7,11 @@ mod work;
 pub use work::Work;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::postroom::Postroom;
 use crate::worker::Worker;
 use turn::Turn;
-
-/// How long a worker that has just looked waits before it looks again.
-const BREATH: Duration = Duration::from_millis(2);
 
 impl Postroom {
     /// Works until `shutdown` ends: sends what is queued, fetches what arrives, hands it to the handler.
@@ -56,7 +52,7 @@ impl Postroom {
             }
             // Who was rung for meanwhile looks again after a short breath: a burst of submissions is one look, not one each.
             let rung = std::pin::pin!(self.ports.bell.notified()).enable();
-            let nap = if rung { BREATH } else { turn.nap().await };
+            let nap = if rung { turn.breath() } else { turn.nap().await };
             tokio::select! {
                 () = &mut shutdown => break Ok(()),
                 Some(done) = turn.tasks.join_next_with_id(), if !turn.tasks.is_empty() => turn.note(done),

@@ -32,6 +32,10 @@ pub mod promises {}
 #[doc = include_str!("../manual/defaults.md")]
 pub mod defaults {}
 
+/// What a sent mail costs on each store, where its time goes, and what the limit is.
+#[doc = include_str!("../manual/performance.md")]
+pub mod performance {}
+
 /// Who could do harm, and what stands in his way.
 #[doc = include_str!("../manual/threats.md")]
 pub mod threats {}

@@ -1,6 +1,8 @@
-//! The SQL stores. What they share is in `rows`, `migrate`, `admit` and `combine`; each database has its room below, with SQL of its own.
+//! The SQL stores. What they share is in `rows`, `migrate`, `admit`, `answers` and `combine`; each database has its room below, with SQL of its own.
 
 mod admit;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod answers;
 mod combine;
 mod migrate;
 #[cfg(feature = "mysql")]

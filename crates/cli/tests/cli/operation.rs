@@ -123,6 +123,18 @@ async fn nothing_is_pruned_before_its_time() {
     let pruned = desk.json(&["queue", "prune"]).await.document();
     assert_eq!(pruned, json!({ "bodies": 0, "mails": 0, "events": 0 }));
     assert_eq!(desk.json(&["queue", "show", &id]).await.document()["state"], "accepted");
+
+    let inbox = desk.inbox().await;
+    desk.json(&["contract", "inbox", "A", &inbox]).await.document();
+    desk.json(&["contract", "set", "A", "--retain", "raw=1", "--retain", "timelines=1"]).await.document();
+    desk.server.deliver("box@acme.example", "From: ana@client.example\r\nSubject: kept\r\n\r\nkept\r\n");
+    desk.json(&["run", "--until-idle", "--deliver-to", "out"]).await.document();
+    let pruned = desk.json(&["ledger", "prune"]).await.document();
+    assert_eq!(pruned, json!({ "bodies": 0, "mails": 0 }));
+    let kept = desk.json(&["ledger", "list", "--state", "handled"]).await.lines();
+    assert_eq!((kept.len(), &kept[0]["subject"]), (1, &json!("kept")), "{kept:?}");
+    let id = kept[0]["id"].as_str().expect("an id");
+    assert!(desk.call(&["ledger", "show", id, "--raw"]).await.stdout.contains("Subject: kept"));
 }
 
 /// What a client's data protection officer asks for: nothing of the mail is left, and nothing happens twice.

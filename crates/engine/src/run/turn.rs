@@ -32,6 +32,10 @@ const TURN: u32 = 64;
 /// For how long one worker tries an outbox that failed, before another may.
 const PROBE: Duration = Duration::from_secs(120);
 
+/// How long a worker that has just looked waits before it looks again, when it began something; and at most, when each look finds what is
+/// begun already. A worker whose lanes are busy is rung for by every mail, and each look costs the store some statements.
+const BREATH: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(10));
+
 /// An outbox's only connection gives way to an outbox that has none after so long.
 const SLICE: Duration = Duration::from_secs(5);
 
@@ -98,6 +102,7 @@ pub(super) struct Turn {
     /// How the readers of all inboxes ended, if they have.
     read: Option<Result<()>>,
     proofs: Proofs,
+    breath: Duration,
 }
 
 impl Turn {
@@ -110,6 +115,7 @@ impl Turn {
             registered: HashMap::new(),
             read: None,
             proofs: Proofs::default(),
+            breath: BREATH.0,
         }
     }
 
@@ -188,6 +194,8 @@ impl Turn {
             begun += self.begin_reading()?;
             begun += self.begin_calls().await?;
         }
+        let (least, most) = BREATH;
+        self.breath = if begun > 0 { least } else { (self.breath * 2).min(most) };
         let busy = self.running.values().any(|task| !matches!(task, Task::Upkeep));
         if begun > 0 || busy || !self.work.until_idle {
             return Ok(false);
@@ -346,9 +354,15 @@ impl Turn {
         Ok(begun)
     }
 
+    /// How long to wait before the next look, when there was a ring meanwhile.
+    pub(super) fn breath(&self) -> Duration {
+        self.breath
+    }
+
     /// How long to sleep when nothing happens: until a row is due, and not longer than the look for mail that
     /// other processes submit.
-    pub(super) async fn nap(&self) -> Duration {
+    pub(super) async fn nap(&mut self) -> Duration {
+        self.breath = BREATH.0;
         let look = self.worker.postroom.ports.options.look;
         let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (self.store(), self.store());
         let now = self.worker.postroom.now();

@@ -70,6 +70,9 @@ struct Calls {
     claims: Vec<Asked<ClaimOrder, Vec<Claimed>>>,
 }
 
+/// How many times, at most, whoever has the turn lets others run before it takes what waits.
+const GATHERED: usize = 4;
+
 type Performing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Performs the calls of a store's clones together.
@@ -79,12 +82,14 @@ pub(super) struct Combiner<T> {
     /// The right to perform, and what is being performed.
     turn: tokio::sync::Mutex<Option<Performing>>,
     callers: AtomicUsize,
+    /// How many calls the last transaction answered, or left waiting.
+    expected: AtomicUsize,
 }
 
 impl<T: Transact> Combiner<T> {
     pub(super) fn new(store: Arc<T>) -> Self {
-        let (waiting, turn, callers) = (Mutex::default(), tokio::sync::Mutex::new(None), AtomicUsize::new(0));
-        Self { store, waiting, turn, callers }
+        let (callers, expected) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { store, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(None), callers, expected }
     }
 
     pub(super) async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> Result<Vec<Settled>> {
@@ -122,15 +127,31 @@ impl<T: Transact> Combiner<T> {
                 if let Ok(said) = asked.try_recv() {
                     return said;
                 }
+                self.gather().await;
                 let (store, calls) = (Arc::clone(&self.store), std::mem::take(&mut *self.waiting()));
+                let together = calls.len();
                 *turn = Some(Box::pin(async move { perform(&*store, calls).await }));
                 drive(&mut turn).await;
+                self.expected.store(together + self.waiting().len(), Ordering::SeqCst);
                 drop(turn);
                 asked.await
             }
         };
         // Each call of a performance is answered, unless that panicked.
         said.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "work on the queue")))
+    }
+
+    /// Lets those run who are about to call. Whoever was answered by the last transaction is awake by now and will soon call again;
+    /// without this, callers fall into two halves that take turns, each in a transaction of its own. Nobody is waited for who did not call
+    /// the last time: a lone caller begins at once.
+    async fn gather(&self) {
+        let expected = self.expected.load(Ordering::SeqCst);
+        for _ in 0..GATHERED {
+            if self.waiting().len() >= expected {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Calls> {
@@ -180,6 +201,10 @@ async fn perform<T: Transact>(store: &T, mut calls: Calls) {
 }
 
 impl Calls {
+    fn len(&self) -> usize {
+        self.settles.len() + self.marks.len() + self.mails.len() + self.claims.len()
+    }
+
     /// Leaves out what nobody waits for.
     fn forget_dropped(&mut self) {
         self.settles.retain(|asked| !asked.answer.is_closed());
@@ -266,6 +291,8 @@ mod tests {
         /// The mail that makes a transaction fail, and the one that makes it panic.
         fails: Option<QueueId>,
         panics: Option<QueueId>,
+        /// Whether others run while a transaction is open.
+        is_slow: bool,
     }
 
     #[async_trait]
@@ -275,6 +302,9 @@ mod tests {
                 && let Some(gate) = &self.gate
             {
                 gate.notified().await;
+            }
+            if self.is_slow {
+                tokio::task::yield_now().await;
             }
             let has = |id: Option<QueueId>| work.marks.iter().any(|mark| Some(mark.id) == id);
             assert!(!has(self.panics), "a test asks for it");
@@ -293,6 +323,23 @@ mod tests {
     async fn mark(combiner: &Combiner<Store>, number: u128) -> Result<Vec<bool>> {
         let mark = ClaimMark { id: id(number), claim: postroom_core::id::ClaimId::from_uuid(Uuid::nil()) };
         combiner.mark(Timestamp::from_millis(0), &[mark]).await
+    }
+
+    /// Would miss a group that is begun while those who were answered by the last one are about to call again: they would call in two
+    /// halves that take turns, and need twice as many transactions.
+    #[tokio::test]
+    async fn who_calls_again_at_once_is_in_the_next_transaction() {
+        let combiner = Combiner::new(Arc::new(Store { is_slow: true, ..Store::default() }));
+        let caller = async |number| {
+            for _ in 0..20 {
+                // Whoever gets an answer has something to do before the next call.
+                tokio::task::yield_now().await;
+                assert_eq!(mark(&combiner, number).await.unwrap(), [true]);
+            }
+        };
+        tokio::join!(caller(1), caller(2), caller(3), caller(4));
+        let transactions = combiner.store.transactions.load(Ordering::SeqCst);
+        assert!(transactions <= 22, "{transactions} for 20 rounds of four");
     }
 
     /// Would miss an answer that goes to another call.

@@ -1,7 +1,6 @@
 //! The store in PostgreSQL 15 or newer, for any number of processes that share queue and mailboxes. The schema is in
 //! `migrations/postgres`; what is not PostgreSQL's own is in the folder above.
 
-mod answers;
 mod audit;
 mod bodies;
 mod budgets;

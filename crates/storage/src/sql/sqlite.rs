@@ -21,6 +21,7 @@ mod mailboxes;
 mod plans;
 mod queue;
 mod schema;
+mod script;
 mod store;
 mod suppressions;
 mod switches;

@@ -114,18 +114,18 @@ fn side_by_side(program: &Path, course: Course, boxes: u32, tls: bool) -> Outcom
     );
     for (name, called) in CLIENTS {
         println!(
-            "{called:<26} {:>9.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>6.2} {:>7.1} {:>7.1} {:>7.1} {:>7.1} {:>6.1} {:>6.1}",
+            "{called:<26} {:>9.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>6.2} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6.1}",
             median(name, &megabytes(|(_, all)| all.before)),
             median(name, &megabytes(|(first, _)| first.idle - first.before)),
             median(name, &idle),
             median(name, &after),
             median(name, &cost),
             median(name, &cost) / median("task", &cost),
-            median(name, &|(_, all)| all.p50),
-            median(name, &|(_, all)| all.p95),
-            median(name, &|(_, all)| all.p99),
-            median(name, &|(_, all)| all.most),
-            median(name, &|(_, all)| all.p99) / median("async-imap", &|(_, all)| all.p99),
+            shown(median(name, &|(_, all)| all.p50)),
+            shown(median(name, &|(_, all)| all.p95)),
+            shown(median(name, &|(_, all)| all.p99)),
+            shown(median(name, &|(_, all)| all.most)),
+            shown(median(name, &|(_, all)| all.p99) / median("async-imap", &|(_, all)| all.p99)),
             median(name, &|(_, all)| all.settled),
         );
     }
@@ -141,6 +141,11 @@ fn side_by_side(program: &Path, course: Course, boxes: u32, tls: bool) -> Outcom
     }
     judge("p99 in ms", median("postroom", &|(_, all)| all.p99), NOTICED);
     Ok(())
+}
+
+/// A client that takes no mail notices none.
+fn shown(figure: f64) -> String {
+    if figure.is_nan() { "-".to_owned() } else { format!("{figure:.1}") }
 }
 
 fn run(program: &Path, client: &str, boxes: u32, tls: bool, wakeups: u32) -> Outcome<Run> {

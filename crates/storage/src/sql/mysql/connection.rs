@@ -15,6 +15,7 @@ pub(super) use super::failed::failed;
 use super::failed::unavailable;
 use crate::clock::SampledClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::answers::Answers;
 
 /// How long it may take to reach the server.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -61,6 +62,8 @@ pub(super) struct Connections {
     permits: Semaphore,
     clock: Option<Arc<SampledClock>>,
     closed: AtomicBool,
+    /// Of the bells.
+    pub(super) answers: Answers,
 }
 
 impl Connections {
@@ -73,6 +76,7 @@ impl Connections {
             permits: Semaphore::new(most.max(1)),
             clock,
             closed: AtomicBool::new(false),
+            answers: Answers::default(),
         }
     }
 

@@ -48,9 +48,11 @@ pub(super) const RING_CONTRACT: &str = "INSERT INTO postroom_queue_bell (outbox,
 
 pub(super) const IS_RUNG: &str = "SELECT number FROM postroom_queue_bell ORDER BY number LIMIT 1";
 
-pub(super) const BELLS: &str =
-    "SELECT number, outbox, contract, priority, submitted_at, served_at FROM postroom_queue_bell
-    ORDER BY number LIMIT ?";
+/// With whether the outbox is there.
+pub(super) const BELLS: &str = "SELECT number, outbox, contract, priority, submitted_at, served_at,
+        EXISTS (SELECT 1 FROM postroom_mailbox m FORCE INDEX (PRIMARY)
+            WHERE m.id = postroom_queue_bell.outbox AND m.kind = 'outbox')
+    FROM postroom_queue_bell ORDER BY number LIMIT ?";
 
 pub(super) const TAKE: &str = concat!(
     "DELETE b FROM ",
@@ -124,7 +126,7 @@ pub(super) const LANES: &str = concat!(
 );
 
 /// How many bells one transaction answers.
-const ANSWERED: usize = 5000;
+const ANSWERED: i64 = 5000;
 
 const STAGE: &str = "find due outboxes";
 
@@ -149,17 +151,24 @@ pub(super) async fn ring_lines(tx: &mut MySqlConnection, lines: &[Line]) -> Resu
 
 /// Brings every line and lane up to date with what is committed.
 pub(super) async fn answer(connections: &Connections) -> Result<()> {
-    loop {
-        let mut read = connections.read(STAGE).await?;
-        let row = sqlx::query_as(IS_RUNG).fetch_optional(&mut *read).await.map_err(failed(STAGE));
-        let rung: Option<(i64,)> = read.finish(row).await?;
-        if rung.is_none() || write!(connections, STAGE, |tx| answer_in(tx).await)? < ANSWERED {
-            return Ok(());
-        }
-    }
+    connections
+        .answers
+        .give(|| is_rung(connections), || answer_some(connections), ANSWERED.unsigned_abs())
+        .await
 }
 
-type Bell = (i64, i64, Option<String>, Option<i64>, Option<i64>, Option<i64>);
+async fn is_rung(connections: &Connections) -> Result<bool> {
+    let mut read = connections.read(STAGE).await?;
+    let row = sqlx::query_as(IS_RUNG).fetch_optional(&mut *read).await.map_err(failed(STAGE));
+    let rung: Option<(i64,)> = read.finish(row).await?;
+    Ok(rung.is_some())
+}
+
+async fn answer_some(connections: &Connections) -> Result<u64> {
+    write!(connections, STAGE, |tx| answer_in(tx).await)
+}
+
+type Bell = (i64, i64, Option<String>, Option<i64>, Option<i64>, Option<i64>, bool);
 
 /// What bells say of a line.
 #[derive(Default)]
@@ -173,7 +182,7 @@ struct Rung {
 /// What bells say, in their order, of each line.
 fn lines(bells: Vec<Bell>) -> BTreeMap<Line, Rung> {
     let mut lines: BTreeMap<Line, Rung> = BTreeMap::new();
-    for (number, outbox, contract, priority, submitted_at, served_at) in bells {
+    for (number, outbox, contract, priority, submitted_at, served_at, _) in bells {
         let Some((contract, priority)) = contract.zip(priority) else { continue };
         let rung = lines.entry((outbox, contract, priority)).or_default();
         if let Some(served_at) = served_at {
@@ -185,15 +194,16 @@ fn lines(bells: Vec<Bell>) -> BTreeMap<Line, Rung> {
 }
 
 /// Answers some bells. Gives how many.
-async fn answer_in(tx: &mut MySqlConnection) -> Result<usize> {
+async fn answer_in(tx: &mut MySqlConnection) -> Result<u64> {
     // What comes after this sees what the one before has committed.
     locks::bells(tx).await?;
-    let bells = sqlx::query_as(BELLS).bind(i64::try_from(ANSWERED).unwrap_or(i64::MAX));
-    let bells: Vec<Bell> = bells.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let bells = sqlx::query_as(BELLS).bind(ANSWERED).fetch_all(&mut *tx).await;
+    let bells: Vec<Bell> = bells.map_err(failed(STAGE))?;
     if bells.is_empty() {
         return Ok(0);
     }
-    let taken = bells.len();
+    let taken = u64::try_from(bells.len()).unwrap_or(u64::MAX);
+    let gone: BTreeSet<i64> = bells.iter().filter(|bell| !bell.6).map(|bell| bell.1).collect();
     let numbers: Vec<i64> = bells.iter().map(|(number, ..)| *number).collect();
     let outboxes: BTreeSet<i64> = bells.iter().map(|(_, outbox, ..)| *outbox).collect();
     let line = |((outbox, contract, priority), rung): (Line, Rung)| {
@@ -206,9 +216,12 @@ async fn answer_in(tx: &mut MySqlConnection) -> Result<usize> {
     if !lines.is_empty() {
         sqlx::query(LINES).bind(to_json(&lines)?).execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
-    let outboxes = to_json(&outboxes)?;
-    for sql in [GONE[0], GONE[1], LANES] {
-        sqlx::query(sql).bind(&outboxes).execute(&mut *tx).await.map_err(failed(STAGE))?;
+    if !gone.is_empty() {
+        let gone = to_json(&gone)?;
+        for sql in GONE {
+            sqlx::query(sql).bind(&gone).execute(&mut *tx).await.map_err(failed(STAGE))?;
+        }
     }
+    sqlx::query(LANES).bind(to_json(&outboxes)?).execute(tx).await.map_err(failed(STAGE))?;
     Ok(taken)
 }

@@ -11,11 +11,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::answers::Answers;
 pub(super) use super::failed::failed;
 use super::failed::unavailable;
 use crate::clock::SampledClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::answers::Answers;
 
 /// How long it may take to reach the server.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub(super) struct Connections {
     permits: Semaphore,
     clock: Option<Arc<SampledClock>>,
     closed: AtomicBool,
-    /// What one call answers for others.
+    /// Of the bells.
     pub(super) answers: Answers,
 }
 

@@ -4,12 +4,9 @@
 //! answers the bells first. A bell that is seen was committed with what it is about, so no due mail stays unseen; and nobody waits
 //! for a transaction of a host, which only adds bells.
 
-use std::sync::atomic::Ordering;
-
 use postroom_core::id::MailboxId;
 use sqlx::postgres::PgConnection;
 
-use super::answers::Answers;
 use super::connection::{Connections, failed, write};
 use crate::error::Result;
 
@@ -126,34 +123,20 @@ pub(super) async fn ring_lines(tx: &mut PgConnection, lines: &[Line]) -> Result<
 
 /// Brings every line and lane up to date with what is committed.
 pub(super) async fn answer(connections: &Connections) -> Result<()> {
-    let Answers { begun, given } = &connections.answers;
-    let before = begun.load(Ordering::SeqCst);
-    let mut given = given.lock().await;
-    // One that was begun after this was called has seen all that was committed before.
-    if given.0 > before {
-        return Ok(());
-    }
-    let this = begun.fetch_add(1, Ordering::SeqCst) + 1;
-    // Whoever is busy is not asked first.
-    let is_rung = given.1 || is_rung(connections).await?;
-    let mut taken = 0;
-    if is_rung {
-        loop {
-            let some = write!(connections, STAGE, TURN, |tx| answer_in(tx).await)?;
-            taken += some;
-            if some < ANSWERED {
-                break;
-            }
-        }
-    }
-    *given = (this, taken > 0);
-    Ok(())
+    connections
+        .answers
+        .give(|| is_rung(connections), || answer_some(connections), ANSWERED.unsigned_abs())
+        .await
 }
 
 async fn is_rung(connections: &Connections) -> Result<bool> {
     let mut read = connections.read(STAGE).await?;
     let row = sqlx::query_as(IS_RUNG).fetch_one(&mut *read).await.map_err(failed(STAGE));
     read.finish(row).await.map(|(is_rung,): (bool,)| is_rung)
+}
+
+async fn answer_some(connections: &Connections) -> Result<u64> {
+    write!(connections, STAGE, TURN, |tx| answer_in(tx).await).map(i64::unsigned_abs)
 }
 
 /// Answers some bells. Gives how many.

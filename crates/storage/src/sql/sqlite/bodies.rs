@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
 use super::connection::failed;
+use super::script::Script;
 use super::store::SqliteStore;
 use crate::bodies::{Bodies, BodyRef, PIECE};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,40 +22,52 @@ pub(super) const PIECE_OF: &str = "SELECT content FROM postroom_body_piece WHERE
 pub(super) const ORPHANS: &str =
     "SELECT id FROM postroom_body WHERE staged_at < ?1 ORDER BY staged_at LIMIT 100";
 
+const INSERT_BODIES: &str =
+    "INSERT INTO postroom_body (id, staged_at) SELECT unhex(value), NULL FROM json_each(?)";
+
 /// Pieces that lie one behind the other in one value: where each begins, and its length.
 const INSERT_PIECES: &str = "INSERT INTO postroom_body_piece (body, number, content)
-    SELECT unhex(value ->> 0), value ->> 1, substr(?2, value ->> 2, value ->> 3) FROM json_each(?1)";
+    SELECT unhex(value ->> 0), value ->> 1, substr(?, value ->> 2, value ->> 3) FROM json_each(?)";
 
 /// How many bytes of pieces one statement takes, when they are more than one piece.
 const CARGO: usize = 4 * PIECE;
 
 /// Inserts whole contents that rows of the same transaction refer to.
 pub(super) async fn insert(tx: &mut SqliteConnection, contents: &[(BodyId, &Bytes)]) -> Result<()> {
+    let mut script = Script::default();
+    insert_by(tx, &mut script, contents).await?;
+    script.run(tx, "insert contents").await
+}
+
+/// Has a script insert whole contents that later statements of it refer to. What is too much for one call goes ahead of it.
+pub(super) async fn insert_by(
+    tx: &mut SqliteConnection,
+    script: &mut Script,
+    contents: &[(BodyId, &Bytes)],
+) -> Result<()> {
     const STAGE: &str = "insert contents";
-    let sql = "INSERT INTO postroom_body (id, staged_at) SELECT unhex(value), NULL FROM json_each(?)";
     let ids: Vec<String> = contents.iter().map(|(id, _)| hex(id.uuid())).collect();
-    sqlx::query(sql).bind(to_json(&ids)?).execute(&mut *tx).await.map_err(failed(STAGE))?;
+    script.then(INSERT_BODIES).with(to_json(&ids)?)?;
     let (mut cargo, mut places) = (Vec::new(), Vec::new());
     for (id, (_, content)) in ids.iter().zip(contents) {
         for (number, piece) in (0u32..).zip(content.chunks(PIECE)) {
             if !cargo.is_empty() && cargo.len() + piece.len() > CARGO {
-                write_pieces(tx, &mut cargo, &mut places).await?;
+                write_pieces(script, &mut cargo, &mut places)?;
+                std::mem::take(script).run(tx, STAGE).await?;
             }
             // SQLite counts from 1.
             places.push(json!([id, number, cargo.len() + 1, piece.len()]));
             cargo.extend_from_slice(piece);
         }
     }
-    write_pieces(tx, &mut cargo, &mut places).await
+    write_pieces(script, &mut cargo, &mut places)
 }
 
-async fn write_pieces(tx: &mut SqliteConnection, cargo: &mut Vec<u8>, places: &mut Vec<Value>) -> Result<()> {
-    if places.is_empty() {
-        return Ok(());
+fn write_pieces(script: &mut Script, cargo: &mut Vec<u8>, places: &mut Vec<Value>) -> Result<()> {
+    if !places.is_empty() {
+        let (cargo, places) = (std::mem::take(cargo), to_json(&std::mem::take(places))?);
+        script.then(INSERT_PIECES).with(cargo)?.with(places)?;
     }
-    let (cargo, places) = (std::mem::take(cargo), to_json(&std::mem::take(places))?);
-    let insert = sqlx::query(INSERT_PIECES).bind(places).bind(cargo);
-    insert.execute(tx).await.map_err(failed("insert contents"))?;
     Ok(())
 }
 

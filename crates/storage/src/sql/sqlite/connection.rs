@@ -14,6 +14,10 @@ pub(super) use super::failed::failed;
 use super::failed::unavailable;
 use crate::error::Result;
 
+/// The statements that a script of [`Connections::turn`] begins and ends with.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+pub(super) const COMMIT: &str = "COMMIT";
+
 /// The right to write, with the connection that writes, between two transactions.
 type Turn<'a> = MutexGuard<'a, Option<SqliteConnection>>;
 
@@ -51,13 +55,21 @@ impl Connections {
     ///
     /// Cancel safe: a dropped future or transaction leaves nothing behind.
     pub(super) async fn write(&self, stage: &'static str) -> Result<Write<'_>> {
+        let mut write = self.turn(stage).await?;
+        sqlx::query(BEGIN).execute(&mut *write).await.map_err(failed(stage))?;
+        Ok(write)
+    }
+
+    /// The connection that writes, for who begins and commits by scripts; others wait for their turn.
+    ///
+    /// Cancel safe: a dropped future or turn leaves nothing behind.
+    pub(super) async fn turn(&self, stage: &'static str) -> Result<Write<'_>> {
         let mut turn = self.writer.lock().await;
         self.check_open(stage)?;
-        let mut connection = match turn.take() {
+        let connection = match turn.take() {
             Some(connection) => connection,
             None => self.options.connect().await.map_err(failed(stage))?,
         };
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.map_err(failed(stage))?;
         Ok(Write { connection: Some(connection), stage, turn })
     }
 
@@ -69,8 +81,9 @@ impl Connections {
         let connection = match parked {
             Some(connection) => connection,
             None => {
-                // A reader that could write would be a second writer.
-                let options = self.options.clone().pragma("query_only", "1");
+                // A reader that could write would be a second writer. What it does not keep the system's cache has, once for all
+                // readers: with the writer's room each, a registry of 10,000 mailboxes would be in memory five times.
+                let options = self.options.clone().pragma("query_only", "1").pragma("cache_size", "-4096");
                 options.connect().await.map_err(failed(stage))?
             }
         };
@@ -115,9 +128,18 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
+    /// Gives the connection back when a script has committed, and rolls back what failed.
+    pub(super) async fn end<T>(mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            return self.finish(result).await;
+        }
+        *self.turn = self.connection.take();
+        result
+    }
+
     /// Commits what succeeded, rolls back what failed.
     pub(super) async fn finish<T>(mut self, result: Result<T>) -> Result<T> {
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let end = if result.is_ok() { COMMIT } else { "ROLLBACK" };
         let stage = self.stage;
         match sqlx::query(end).execute(&mut *self).await {
             Ok(_) => {

@@ -40,6 +40,8 @@ async fn every_commit_is_synced_and_readers_can_not_write() {
     assert_eq!(mode, "wal");
     tx.finish(Ok(())).await.unwrap();
     assert_eq!(number(&store, "PRAGMA query_only").await, 1);
+    // In KiB: what four readers keep is not four times what the writer keeps.
+    assert_eq!(number(&store, "PRAGMA cache_size").await, -4096);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,14 @@
 //! mail is due, and when it was served. A lane is an outbox: when its first line is ready, and whether it may be tried. Both
 //! follow from queue, mailbox, health and switches; whoever changes one of them refreshes them in the same transaction.
 
+use std::collections::BTreeSet;
+
 use postroom_core::id::MailboxId;
+use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connection::failed;
+use super::script::Script;
 use crate::error::Result;
 use crate::sql::rows::to_json;
 
@@ -92,22 +96,12 @@ macro_rules! lanes {
     };
 }
 
-/// Lines, and then the lanes of their outboxes.
-macro_rules! lines_and_lanes {
-    ($lines:literal, $submitted:literal) => {
-        concat!(
-            lines!($lines, $submitted),
-            ";\n",
-            lanes!(concat!("SELECT value ->> 0 FROM json_each(", $lines, ")"))
-        )
-    };
-}
-
-pub(super) use {first_ready, lanes, lines, lines_and_lanes, served};
-
 pub(super) const REFRESH: &str = lanes!("SELECT value FROM json_each(?1)");
 
-const REFRESH_LINES: &str = lines_and_lanes!("?", "?");
+/// What a script brings up to date: lines, and then the lanes of their outboxes; and, before them, the lines that were served.
+pub(super) const LINES: &str = lines!("?", "?");
+pub(super) const LANES: &str = lanes!("SELECT value ->> 0 FROM json_each(?)");
+pub(super) const SERVED: &str = served!("?");
 
 /// Refreshes the lanes of these outboxes; what is no outbox is left out.
 pub(super) async fn refresh(
@@ -128,12 +122,22 @@ pub(super) async fn refresh_lines(
     tx: &mut SqliteConnection,
     lines: impl IntoIterator<Item = Line>,
 ) -> Result<()> {
-    let lines: Vec<Line> = lines.into_iter().collect();
-    if lines.is_empty() {
-        return Ok(());
+    let lines: BTreeSet<Line> = lines.into_iter().collect();
+    let mut script = Script::default();
+    refresh_by(&mut script, &lines, None)?;
+    script.run(tx, "refresh a line").await
+}
+
+/// Has a script refresh lines and the lanes of their outboxes; those of mails that were submitted, with the time of that.
+pub(super) fn refresh_by(
+    script: &mut Script,
+    lines: &BTreeSet<Line>,
+    submitted: Option<Timestamp>,
+) -> Result<()> {
+    if !lines.is_empty() {
+        let (lines, submitted) = (to_json(lines)?, submitted.map(Timestamp::as_millis));
+        script.then(LINES).with(lines.clone())?.with(submitted)?.with(submitted)?;
+        script.then(LANES).with(lines)?;
     }
-    let lines = to_json(&lines)?;
-    let query = sqlx::query(REFRESH_LINES).bind(lines.clone()).bind(None::<i64>).bind(None::<i64>);
-    query.bind(lines).execute(tx).await.map_err(failed("refresh a line"))?;
     Ok(())
 }

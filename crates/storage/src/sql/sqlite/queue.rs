@@ -1,5 +1,6 @@
 //! The queue: intake for submissions, also within a host's own transaction, work for dispatchers, desk for people, and the rows that work and desk change.
 
+pub(super) mod claim;
 pub(super) mod desk;
 pub(super) mod doubt;
 mod host;

@@ -150,6 +150,9 @@ impl SqliteStore {
             .pragma("wal_autocheckpoint", "4096")
             // A schema that somebody tampered with calls no functions with side effects.
             .pragma("trusted_schema", "0")
+            // What a statement would undo after a conflict is kept in memory: in a file, which is nowhere synced, it is a quarter of all
+            // writes.
+            .pragma("temp_store", "2")
             .disable_statement_logging();
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let connections = Arc::new(Connections::new(connect, options.readers));

@@ -76,6 +76,8 @@ struct Claiming<'a> {
     account: Option<Account>,
     /// What the next mail waits for.
     waits: Option<Wait>,
+    /// The first priority that may have more.
+    rank: i64,
 }
 
 /// Claims due mails of each outbox, as far as its budget goes: each line of the highest priority has its turn, and another, until
@@ -91,7 +93,7 @@ pub(super) async fn claim_all(
     for outbox in outboxes {
         let askers = orders.iter().enumerate().filter(|(_, order)| order.outbox == outbox);
         let askers = askers.map(|(place, order)| (place, order, order.limit)).collect();
-        let mut all = Claiming { outbox, askers, claimed: Vec::new(), account: None, waits: None };
+        let mut all = Claiming { outbox, askers, claimed: Vec::new(), account: None, waits: None, rank: 0 };
         all.claim(tx, now, changed).await?;
         if let Some(account) = all.account {
             // The last mail that fits says already until when the next one waits: nobody has to ask for it in vain.
@@ -138,15 +140,17 @@ impl Claiming<'_> {
 
     /// Locks the next mails of the lines of the highest priority that has some, in turn: the first of each, the second of each, and so
     /// on.
-    async fn due(&self, tx: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Uuid>> {
+    async fn due(&mut self, tx: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Uuid>> {
         let (outbox, now, most) = (self.outbox.number(), now.as_millis(), self.left());
-        for rank in 0..3i64 {
+        for rank in self.rank..3 {
             let lines = sqlx::query_as(DUE_LINES).bind(outbox).bind(rank).bind(now).bind(now).bind(now);
             let lines = lines.bind(i64::from(most)).fetch_all(&mut *tx).await;
             let lines: Vec<(String,)> = lines.map_err(failed(CLAIM))?;
             if lines.is_empty() {
+                self.rank = rank + 1;
                 continue;
             }
+            let is_alone = lines.len() == 1;
             let each = u32::try_from(lines.len()).map_or(1, |lines| most.div_ceil(lines));
             let mut turns: Vec<(usize, Uuid)> = Vec::new();
             for (contract,) in lines {
@@ -158,6 +162,10 @@ impl Claiming<'_> {
             // Stable: within a turn the lines stay in their order.
             turns.sort_by_key(|(turn, _)| *turn);
             let most = usize::try_from(most).unwrap_or(usize::MAX);
+            if is_alone && turns.len() < most {
+                // The line has no more: that need not be asked.
+                self.rank = rank + 1;
+            }
             return Ok(turns.into_iter().map(|(_, id)| id).take(most).collect());
         }
         Ok(Vec::new())

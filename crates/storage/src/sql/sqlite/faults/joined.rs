@@ -213,6 +213,8 @@ async fn a_writer_of_its_own_and_a_close_wait_for_what_has_begun() {
     .await;
     assert_eq!((done.unwrap(), other.unwrap()), (Enqueued::New(mail.id), Enqueued::New(late.id)));
     swept.unwrap();
+    // A store that knows of no other callers begins at once.
+    let store = open(folder.path()).await;
     let last = prepared(store.now(), &outbox);
     let mut call = pin!(enqueue(&store, &last));
     assert!(poll_once(call.as_mut()).is_pending());

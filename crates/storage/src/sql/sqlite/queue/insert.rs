@@ -1,7 +1,7 @@
 //! The rows of mails that are new: frozen, open, recipients, content, key, tally, first event, in as many statements for ten mails
 //! as for one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use postroom_core::id::{BodyId, RecordId};
@@ -10,37 +10,38 @@ use postroom_core::time::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
-use super::row::{open, open_row, timeline, timeline_row};
+use super::row::{OPEN, TIMELINE, open_row, timeline_row};
 use crate::error::Result;
 use crate::sql::admit::STAGE;
 use crate::sql::rows::{day, hex, new_body_id, rank, shown, to_json};
 use crate::sql::sqlite::bodies;
-use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes::{first_ready, lanes, lines, lines_and_lanes};
+use crate::sql::sqlite::lanes::refresh_by;
+use crate::sql::sqlite::script::Script;
 use crate::transition::queue::QueueRow;
 
-/// All that is written of new mails, but for their content, in one call of the driver, as in `row`.
-pub(in crate::sql::sqlite) const INSERT: &str = concat!(
-    "INSERT INTO postroom_queue_mail
+const FROZEN: &str = "INSERT INTO postroom_queue_mail
     (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw, record,
         in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
         value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14,
         value ->> 15, value ->> 16, unhex(value ->> 17), value ->> 18, 0, value ->> 19
-    FROM json_each(?);\n",
-    open!("?"),
-    ";\nINSERT INTO postroom_queue_recipient (mail, place, address, role, state)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?);
-INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
-    SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?);
-INSERT INTO postroom_queue_tally (contract, day, submitted)
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true
-    ON CONFLICT (contract, day) DO UPDATE SET submitted = submitted + excluded.submitted;\n",
-    timeline!("?"),
-    ";\n",
-    lines_and_lanes!("?", "?"),
-);
+    FROM json_each(?)";
 
+const RECIPIENTS: &str = "INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)";
+
+const KEYS: &str = "INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
+    SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?)";
+
+const TALLY: &str = "INSERT INTO postroom_queue_tally (contract, day, submitted)
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true
+    ON CONFLICT (contract, day) DO UPDATE SET submitted = submitted + excluded.submitted";
+
+/// All that is written of new mails, but for their content.
+#[cfg(test)]
+pub(in crate::sql::sqlite) const INSERT: [&str; 6] = [FROZEN, OPEN, RECIPIENTS, KEYS, TALLY, TIMELINE];
+
+/// Inserts mails with their contents, in one call of the driver.
 pub(super) async fn insert(
     tx: &mut SqliteConnection,
     now: Timestamp,
@@ -48,7 +49,7 @@ pub(super) async fn insert(
 ) -> Result<()> {
     let (mut frozen, mut open, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
     let (mut keys, mut events, mut contents) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut tally, mut lines) = (BTreeMap::new(), Vec::new());
+    let (mut tally, mut lines) = (BTreeMap::new(), BTreeSet::new());
     for (mail, content) in mails {
         let (row, entry) = QueueRow::enqueue(now, mail);
         let (id, body, rank) = (hex(mail.id.uuid()), new_body_id(now)?, rank(mail.priority));
@@ -63,20 +64,24 @@ pub(super) async fn insert(
         frozen.push(frozen_row(mail, &row, body, content.len())?);
         contents.push((body, *content));
         *tally.entry(&mail.contract).or_insert(0u64) += 1;
-        lines.push((outbox, mail.contract.as_str().to_owned(), rank));
+        lines.insert((outbox, mail.contract.as_str().to_owned(), rank));
     }
     let tally: Vec<Value> =
         tally.into_iter().map(|(contract, mails)| json!([contract, day(now), mails])).collect();
-    bodies::insert(tx, &contents).await?;
-    lines.sort_unstable();
-    lines.dedup();
-    let insert =
-        sqlx::query(INSERT).bind(to_json(&frozen)?).bind(to_json(&open)?).bind(to_json(&recipients)?);
-    let insert = insert.bind(to_json(&keys)?).bind(to_json(&tally)?).bind(to_json(&events)?);
-    let (lines, now) = (to_json(&lines)?, now.as_millis());
-    let insert = insert.bind(lines.clone()).bind(now).bind(now).bind(lines);
-    insert.execute(tx).await.map_err(failed(STAGE))?;
-    Ok(())
+    let mut script = Script::default();
+    bodies::insert_by(tx, &mut script, &contents).await?;
+    for (statement, rows) in [
+        (FROZEN, frozen),
+        (OPEN, open),
+        (RECIPIENTS, recipients),
+        (KEYS, keys),
+        (TALLY, tally),
+        (TIMELINE, events),
+    ] {
+        script.of_rows(statement, &rows)?;
+    }
+    refresh_by(&mut script, &lines, Some(now))?;
+    script.run(tx, STAGE).await
 }
 
 fn frozen_row(mail: &Prepared, row: &QueueRow, body: BodyId, size: usize) -> Result<Value> {

@@ -17,28 +17,31 @@ use super::insert::insert;
 use crate::error::Result;
 use crate::queue::{Enqueued, LOOKED_AT, QueueIntake, SentMail};
 use crate::sql::admit::{Around, Counts, STAGE, admit, counted};
-use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unreadable};
+use crate::sql::rows::{day, from_json, hex, optional, small, text, to_json, unhex, unreadable};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::correspondents;
+use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::registry::{OutboxState, Stored};
 
-/// The mails that have the id or the key of a place, with the key's fingerprint.
-pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT j.key, m.id, NULL
-        FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value ->> 0)
-    UNION ALL
-    SELECT j.key, k.mail, k.fingerprint FROM json_each(?1) j
+/// The mails that have the id of a place.
+pub(in crate::sql::sqlite) const EXISTING: &str = "SELECT json_group_array(j.key)
+    FROM json_each(?) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)";
+
+/// The mails that have the key of a place, with its fingerprint.
+pub(in crate::sql::sqlite) const KEYED: &str =
+    "SELECT json_group_array(json_array(j.value ->> 0, hex(k.mail), k.fingerprint)) FROM json_each(?) j
         JOIN postroom_queue_key k ON k.contract = j.value ->> 1 AND k.idempotency_key = j.value ->> 2";
 
 /// What each decision stands on.
-pub(in crate::sql::sqlite) const BASIS: &str = "SELECT c.revision, c.queued_limit, c.per_day_limit,
+pub(in crate::sql::sqlite) const BASIS: &str =
+    "SELECT json_group_array(json_array(c.revision, c.queued_limit, c.per_day_limit,
         (SELECT revision FROM postroom_step WHERE flow = j.value ->> 1 AND step = j.value ->> 2),
         (SELECT outbox FROM postroom_standard WHERE singleton = 1),
-        m.kind, m.status, m.revision
-    FROM json_each(?1) j
+        m.kind, m.status, m.revision) ORDER BY j.key)
+    FROM json_each(?) j
     LEFT JOIN postroom_contract c ON c.id = j.value ->> 0
-    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3
-    ORDER BY j.key";
+    LEFT JOIN postroom_mailbox m ON m.id = j.value ->> 3";
 
 /// Counts no further than the limit.
 pub(in crate::sql::sqlite) const QUEUED: &str =
@@ -59,8 +62,6 @@ pub(in crate::sql::sqlite) const SENT_TO: &str = "SELECT DISTINCT m.id, m.contra
             WHERE n.contract = ?1 AND n.id > ?2 LIMIT ?4 + 1))
     LIMIT 2";
 
-type Existing = (i64, Uuid, Option<String>);
-
 type Basis = (
     Option<i64>,
     Option<i64>,
@@ -72,32 +73,70 @@ type Basis = (
     Option<i64>,
 );
 
-/// What is stored around each mail.
-async fn around(tx: &mut SqliteConnection, mails: &[(&Prepared, &Bytes)]) -> Result<Vec<Around>> {
-    let mails = mails.iter().map(|(mail, _)| *mail);
-    let key = |mail: &Prepared| mail.idempotency.as_ref().map(|(key, _)| key.as_str().to_owned());
-    let sought: Vec<Value> =
-        mails.clone().map(|mail| json!([hex(mail.id.uuid()), mail.contract, key(mail)])).collect();
-    let found = sqlx::query_as(EXISTING).bind(to_json(&sought)?);
-    let found: Vec<Existing> = found.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
-    for (place, id, print) in found {
-        let print = print.as_deref().map(from_json).transpose()?;
-        // The row of the same id comes first.
-        existing.entry(small(place)?).or_insert((QueueId::from_uuid(id), print));
+/// What is asked about mails before they are inserted.
+pub(super) struct Question {
+    ids: Vec<String>,
+    /// Place, contract and key of each mail that has one.
+    keys: Vec<Value>,
+    /// What decisions stand on, each once: most mails that come together are of few contracts.
+    bases: Vec<Value>,
+    /// Which of these each mail's is.
+    places: Vec<usize>,
+}
+
+impl Question {
+    pub(super) fn about(mails: &[(&Prepared, &Bytes)]) -> Result<Self> {
+        let mut known = BTreeMap::new();
+        let mut question = Self { ids: Vec::new(), keys: Vec::new(), bases: Vec::new(), places: Vec::new() };
+        for (place, (mail, _)) in mails.iter().enumerate() {
+            question.ids.push(hex(mail.id.uuid()));
+            if let Some((key, _)) = &mail.idempotency {
+                question.keys.push(json!([place, mail.contract, key]));
+            }
+            let step = mail.step.as_ref();
+            let (flow, step) = step.map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
+            let outbox = mail.resolution.outbox.number();
+            let basis = (&mail.contract, flow, step, outbox);
+            question.places.push(*known.entry(basis).or_insert_with(|| {
+                question.bases.push(json!([mail.contract, flow, step, outbox]));
+                question.bases.len() - 1
+            }));
+        }
+        Ok(question)
     }
-    let asked = mails.map(|mail| {
-        let (flow, step) = mail.step.as_ref().map(|key| (key.flow.as_str(), key.step.as_str())).unzip();
-        json!([mail.contract, flow, step, mail.resolution.outbox.number()])
-    });
-    let basis = basis(tx, &asked.collect::<Vec<_>>()).await?;
-    let around = |(place, (stored, (queued_limit, per_day_limit)))| Around {
-        existing: existing.remove(&place),
-        stored,
-        queued_limit,
-        per_day_limit,
-    };
-    Ok(basis.into_iter().enumerate().map(around).collect())
+
+    /// Has a script ask.
+    pub(super) fn ask(&self, script: &mut Script) -> Result<()> {
+        script.of_rows(EXISTING, &self.ids)?;
+        script.of_rows(KEYED, &self.keys)?;
+        script.of_rows(BASIS, &self.bases)
+    }
+
+    /// What is stored around each mail, by what the script answered.
+    pub(super) fn answers(self, mut answers: impl Iterator<Item = String>) -> Result<Vec<Around>> {
+        let mut existing: BTreeMap<usize, (QueueId, Option<_>)> = BTreeMap::new();
+        if self.ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut next = || answers.next().ok_or_else(unreadable);
+        for place in from_json::<Vec<usize>>(&next()?)? {
+            let id = self.ids.get(place).map(|id| unhex(id)).transpose()?.flatten();
+            existing.insert(place, (QueueId::from_uuid(id.ok_or_else(unreadable)?), None));
+        }
+        if !self.keys.is_empty() {
+            for (place, id, print) in from_json::<Vec<(usize, String, String)>>(&next()?)? {
+                let id = QueueId::from_uuid(unhex(&id)?.ok_or_else(unreadable)?);
+                // The row of the same id goes first.
+                existing.entry(place).or_insert((id, Some(from_json(&print)?)));
+            }
+        }
+        let bases = bases(&next()?)?;
+        let around = |(place, basis): (usize, usize)| {
+            let (stored, (queued_limit, per_day_limit)) = *bases.get(basis).ok_or_else(unreadable)?;
+            Ok(Around { existing: existing.remove(&place), stored, queued_limit, per_day_limit })
+        };
+        self.places.into_iter().enumerate().map(around).collect()
+    }
 }
 
 /// The most queued mails, and the most mails a day, of a contract.
@@ -106,7 +145,13 @@ type Limits = (Option<u64>, Option<u64>);
 /// What decisions stand on, each asked for as contract, flow, step, outbox; with the limits of the contract.
 pub(super) async fn basis(tx: &mut SqliteConnection, asked: &[Value]) -> Result<Vec<(Stored, Limits)>> {
     let rows = sqlx::query_as(BASIS).bind(to_json(asked)?);
-    let rows: Vec<Basis> = rows.fetch_all(tx).await.map_err(failed(STAGE))?;
+    let (rows,): (String,) = rows.fetch_one(tx).await.map_err(failed(STAGE))?;
+    bases(&rows)
+}
+
+/// What [`BASIS`] gave.
+fn bases(rows: &str) -> Result<Vec<(Stored, Limits)>> {
+    let rows: Vec<Basis> = from_json(rows)?;
     let basis = |basis: Basis| {
         let (contract, queued_limit, per_day_limit, step, standard, kind, status, revision) = basis;
         let outbox = match (kind, status, revision) {
@@ -149,13 +194,14 @@ async fn counts(
     Ok(counts)
 }
 
-/// Puts mails into the queue, within a transaction, and answers each. After an error some may be there: the caller undoes it.
-pub(super) async fn put_all(
+/// Puts mails into the queue, within a transaction, by what is stored around them, and answers each. After an error some may be there:
+/// the caller undoes it.
+pub(super) async fn put_by(
     tx: &mut SqliteConnection,
     now: Timestamp,
     mails: &[(&Prepared, &Bytes)],
+    around: Vec<Around>,
 ) -> Result<Vec<Result<Enqueued>>> {
-    let around = around(tx, mails).await?;
     let counts = counts(tx, now, mails, &around).await?;
     let answers = admit(mails.iter().map(|(mail, _)| *mail).zip(around), counts, now);
     let new = mails.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Ok(Enqueued::New(_))));
@@ -174,7 +220,11 @@ pub(super) async fn put(
     mail: &Prepared,
     content: &Bytes,
 ) -> Result<Enqueued> {
-    put_all(tx, now, &[(mail, content)]).await?.pop().ok_or_else(unreadable)?
+    let (mails, mut script) = ([(mail, content)], Script::default());
+    let question = Question::about(&mails)?;
+    question.ask(&mut script)?;
+    let around = question.answers(script.texts(tx, STAGE).await?)?;
+    put_by(tx, now, &mails, around).await?.pop().ok_or_else(unreadable)?
 }
 
 type Sent = (Uuid, String, Option<String>, String);

@@ -6,81 +6,73 @@ use std::collections::{BTreeMap, BTreeSet};
 use postroom_core::id::{ClaimId, QueueId, WorkerId};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
-use uuid::Uuid;
 
 use crate::error::Result;
 use crate::queue::TimelineEntry;
-use crate::sql::rows::{from_json, hex, queue_ids, small, text, time, to_json, unhex};
+use crate::sql::rows::{from_json, hex, queue_ids, small, text, time, unhex, unreadable};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::lanes::{Line, first_ready, lanes, lines, lines_and_lanes, served};
+use crate::sql::sqlite::lanes::{Line, SERVED, refresh_by};
+use crate::sql::sqlite::script::Script;
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
 
 const STAGE: &str = "read and write mails of the queue";
 
-/// A mail with what changes of it, its recipients as JSON by place, and what is frozen of it that its worker gets.
-pub(in crate::sql::sqlite) const MAILS: &str =
-    "SELECT m.id, m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
+/// A mail as it is stored, as JSON: what changes of it, its recipients by place, and what is frozen of it that its worker gets. `m` is
+/// the mail and `o` its row while it is unfinished.
+macro_rules! edit_row {
+    () => {
+        "json_array(hex(m.id), m.outbox, m.contract, m.priority, m.created_at, m.on_doubt,
         coalesce(o.attempts, m.attempts), coalesce(o.expires_at, m.expires_at), o.due_at,
-        o.claim, o.worker, o.lease_until,
+        hex(o.claim), hex(o.worker), o.lease_until,
         (SELECT json_group_array(json_array(r.address, r.state, hex(r.doubted_by)) ORDER BY r.place)
             FROM postroom_queue_recipient r WHERE r.mail = m.id),
-        json_array(m.sender, m.return_path, hex(m.body), m.size)
-    FROM json_each(?1) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)
-    LEFT JOIN postroom_queue_open o ON o.mail = m.id";
+        json_array(m.sender, m.return_path, hex(m.body), m.size))"
+    };
+}
+pub(super) use edit_row;
+
+/// All these mails, in one row: each row is a message of SQLite's thread.
+pub(in crate::sql::sqlite) const MAILS: &str = concat!(
+    "SELECT json_group_array(",
+    edit_row!(),
+    ") FROM json_each(?) j JOIN postroom_queue_mail m ON m.id = unhex(j.value)
+    LEFT JOIN postroom_queue_open o ON o.mail = m.id"
+);
 
 /// Written for every changed mail that is unfinished, also for one that comes back by a retry.
-macro_rules! open {
-    ($rows:literal) => {
-        concat!(
-            "INSERT INTO postroom_queue_open
+pub(super) const OPEN: &str = "INSERT INTO postroom_queue_open
         (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts, claim, worker, lease_until)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4,
         EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = value ->> 2),
         value ->> 5, value ->> 6, value ->> 7, unhex(value ->> 8), unhex(value ->> 9), value ->> 10
-    FROM json_each(",
-            $rows,
-            ") WHERE true
+    FROM json_each(?) WHERE true
     ON CONFLICT (mail) DO UPDATE SET state = excluded.state, due_at = excluded.due_at,
         expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
-        worker = excluded.worker, lease_until = excluded.lease_until"
-        )
-    };
-}
+        worker = excluded.worker, lease_until = excluded.lease_until";
 
 /// In the order in which they are given.
-macro_rules! timeline {
-    ($rows:literal) => {
-        concat!(
-            "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+pub(super) const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
     SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-    FROM json_each(",
-            $rows,
-            ") ORDER BY key"
-        )
-    };
-}
+    FROM json_each(?) ORDER BY key";
 
-pub(super) use {open, timeline};
-
-/// All that is written of changed mails, in one call of the driver: what a call costs is the way to SQLite's thread and back. The
-/// driver takes the parameters of the statements from one row of values, in order.
-pub(in crate::sql::sqlite) const SAVE: &str = concat!(
-    "UPDATE postroom_queue_recipient AS r
+const RECIPIENTS: &str = "UPDATE postroom_queue_recipient AS r
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
-    FROM json_each(?) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1;\n",
-    open!("?"),
-    ";\nUPDATE postroom_queue_mail SET state = NULL, finished_at = NULL WHERE id IN (SELECT unhex(value) FROM json_each(?));
-UPDATE postroom_queue_mail AS m
+    FROM json_each(?) j WHERE r.mail = unhex(j.value ->> 0) AND r.place = j.value ->> 1";
+
+const REOPENED: &str = "UPDATE postroom_queue_mail SET state = NULL, finished_at = NULL
+    WHERE id IN (SELECT unhex(value) FROM json_each(?))";
+
+const FINISHED: &str = "UPDATE postroom_queue_mail AS m
     SET state = j.value ->> 1, attempts = j.value ->> 2, expires_at = j.value ->> 3, finished_at = j.value ->> 4
-    FROM json_each(?) j WHERE m.id = unhex(j.value ->> 0);
-DELETE FROM postroom_queue_open WHERE mail IN (SELECT unhex(value ->> 0) FROM json_each(?));\n",
-    timeline!("?"),
-    ";\n",
-    served!("?"),
-    ";\n",
-    lines_and_lanes!("?", "?"),
-);
+    FROM json_each(?) j WHERE m.id = unhex(j.value ->> 0)";
+
+const CLOSED: &str =
+    "DELETE FROM postroom_queue_open WHERE mail IN (SELECT unhex(value ->> 0) FROM json_each(?))";
+
+/// All that is written of changed mails.
+#[cfg(test)]
+pub(in crate::sql::sqlite) const SAVE: [&str; 6] = [RECIPIENTS, OPEN, REOPENED, FINISHED, CLOSED, TIMELINE];
 
 /// A mail between being read and being written back.
 pub(super) struct Edit {
@@ -88,8 +80,7 @@ pub(super) struct Edit {
     pub(super) row: QueueRow,
     /// The recipients' addresses, by place.
     pub(super) addresses: Vec<String>,
-    /// Sender, return path, body, size: as they are stored, for whoever needs them.
-    pub(super) frozen: String,
+    pub(super) frozen: Frozen,
     before: QueueRow,
     outbox: i64,
     contract: String,
@@ -112,8 +103,12 @@ impl Edit {
 /// A line that was served: outbox, contract, priority, when, and how many turns it and those before it had.
 pub(super) type Served = (i64, String, i64, i64, u32);
 
+/// Sender, return path, body, size, as they are stored: what a mail's worker gets.
+pub(super) type Frozen = (String, Option<String>, String, i64);
+
+/// What `edit_row` gives.
 type Columns = (
-    Uuid,
+    String,
     i64,
     String,
     i64,
@@ -122,14 +117,19 @@ type Columns = (
     i64,
     i64,
     Option<i64>,
-    Option<Uuid>,
-    Option<Uuid>,
+    String,
+    String,
     Option<i64>,
-    String,
-    String,
+    Vec<(String, String, String)>,
+    Frozen,
 );
 
-fn edit(columns: Columns) -> Result<Edit> {
+/// The mail that a row is.
+pub(super) fn edit(row: &str) -> Result<Edit> {
+    from_columns(from_json(row)?)
+}
+
+fn from_columns(columns: Columns) -> Result<Edit> {
     let (
         id,
         outbox,
@@ -146,12 +146,11 @@ fn edit(columns: Columns) -> Result<Edit> {
         recipients,
         frozen,
     ) = columns;
-    let lease = claim.zip(worker).zip(until).map(|((claim, worker), until)| Lease {
+    let lease = unhex(&claim)?.zip(unhex(&worker)?).zip(until).map(|((claim, worker), until)| Lease {
         claim: ClaimId::from_uuid(claim),
         worker: WorkerId::from_uuid(worker),
         until: time(until),
     });
-    let recipients: Vec<(String, String, String)> = from_json(&recipients)?;
     let recipient = |(address, state, doubted_by): (String, String, String)| {
         let doubted_by = unhex(&doubted_by)?.map(ClaimId::from_uuid);
         Ok((address, RecipientRow { state: text(&state)?, doubted_by }))
@@ -167,33 +166,36 @@ fn edit(columns: Columns) -> Result<Edit> {
         lease,
         recipients,
     };
-    let (id, before) = (QueueId::from_uuid(id), row.clone());
+    let id = QueueId::from_uuid(unhex(&id)?.ok_or_else(unreadable)?);
+    let before = row.clone();
     Ok(Edit { id, row, addresses, frozen, before, outbox, contract, priority, log: Vec::new() })
 }
 
+/// Mails that are read, to be changed and written back.
+pub(super) type Edits = BTreeMap<QueueId, Edit>;
+
+/// The mails that [`MAILS`] gave.
+pub(super) fn edits(rows: &str) -> Result<Edits> {
+    let rows: Vec<Columns> = from_json(rows)?;
+    rows.into_iter().map(|row| from_columns(row).map(|edit| (edit.id, edit))).collect()
+}
+
 /// Reads these mails; those that are not there are left out.
-pub(super) async fn load(
-    tx: &mut SqliteConnection,
-    ids: impl IntoIterator<Item = QueueId>,
-) -> Result<BTreeMap<QueueId, Edit>> {
+pub(super) async fn load(tx: &mut SqliteConnection, ids: impl IntoIterator<Item = QueueId>) -> Result<Edits> {
     let unique: BTreeSet<QueueId> = ids.into_iter().collect();
     let mails = sqlx::query_as(MAILS).bind(queue_ids(unique)?);
-    let mails: Vec<Columns> = mails.fetch_all(tx).await.map_err(failed(STAGE))?;
-    let edits = mails.into_iter().map(|columns| edit(columns).map(|edit| (edit.id, edit)));
-    edits.collect()
+    let (mails,): (String,) = mails.fetch_one(tx).await.map_err(failed(STAGE))?;
+    edits(&mails)
 }
 
-/// Writes what changed. What did not change is not written.
+/// Writes what changed, in one call of the driver. What did not change is not written.
 pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
-    save_served(tx, edits, &[]).await
+    let script = save_script(edits, &[])?;
+    if script.is_empty() { Ok(()) } else { script.run(tx, STAGE).await }
 }
 
-/// The same, with the lines that were served.
-pub(super) async fn save_served(
-    tx: &mut SqliteConnection,
-    edits: impl IntoIterator<Item = Edit>,
-    served: &[Served],
-) -> Result<()> {
+/// The script that writes what changed, and the lines that were served.
+pub(super) fn save_script(edits: impl IntoIterator<Item = Edit>, served: &[Served]) -> Result<Script> {
     let mut lines = BTreeSet::new();
     let (mut open, mut reopened, mut finished) = (Vec::new(), Vec::new(), Vec::new());
     let (mut recipients, mut timeline) = (Vec::new(), Vec::new());
@@ -220,19 +222,19 @@ pub(super) async fn save_served(
         }
         open.push(open_row(&id, row, (edit.outbox, edit.contract.as_str(), edit.priority)));
     }
-    if timeline.is_empty() && lines.is_empty() {
-        return Ok(());
-    }
-    let save = sqlx::query(SAVE).bind(to_json(&recipients)?).bind(to_json(&open)?).bind(to_json(&reopened)?);
-    let finished = to_json(&finished)?;
-    let save = save.bind(finished.clone()).bind(finished).bind(to_json(&timeline)?).bind(to_json(served)?);
-    let lines = to_json(&lines)?;
-    let save = save.bind(lines.clone()).bind(None::<i64>).bind(None::<i64>).bind(lines);
-    save.execute(tx).await.map_err(failed(STAGE))?;
-    Ok(())
+    let mut script = Script::default();
+    script.of_rows(RECIPIENTS, &recipients)?;
+    script.of_rows(OPEN, &open)?;
+    script.of_rows(REOPENED, &reopened)?;
+    script.of_rows(FINISHED, &finished)?;
+    script.of_rows(CLOSED, &finished)?;
+    script.of_rows(TIMELINE, &timeline)?;
+    script.of_rows(SERVED, served)?;
+    refresh_by(&mut script, &lines, None)?;
+    Ok(script)
 }
 
-/// The row of an unfinished mail, for `open!`.
+/// The row of an unfinished mail, for [`OPEN`].
 pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (i64, &str, i64)) -> Value {
     let claim = row.lease.map(|lease| hex(lease.claim.uuid()));
     let worker = row.lease.map(|lease| hex(lease.worker.uuid()));
@@ -253,7 +255,7 @@ pub(super) fn open_row(id: &str, row: &QueueRow, (outbox, contract, priority): (
     ])
 }
 
-/// An entry of a mail's timeline, for `timeline!`.
+/// An entry of a mail's timeline, for [`TIMELINE`].
 pub(super) fn timeline_row(id: &str, entry: &TimelineEntry) -> Value {
     let TimelineEntry { at, recipient, what, state, detail, actor } = entry;
     json!([id, at.as_millis(), recipient, what, state, detail, actor])

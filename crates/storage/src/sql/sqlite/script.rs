@@ -1,0 +1,68 @@
+//! A script: statements that SQLite's thread runs in one call, one behind the other. What a call costs is the way to that thread and
+//! back; a statement without rows to write costs a wake-up for nothing, so a script is put together of those that have some.
+
+use serde::Serialize;
+use sqlx::encode::Encode;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Row, Type};
+
+use super::connection::failed;
+use crate::error::Result;
+use crate::sql::rows::{to_json, unreadable};
+
+/// Statements with their parameters: plain `?`, in order.
+#[derive(Default)]
+pub(super) struct Script {
+    sql: String,
+    arguments: SqliteArguments,
+}
+
+impl Script {
+    /// Adds a statement. Texts are put together and stay prepared, so a statement has no value in its text.
+    pub(super) fn then(&mut self, statement: &'static str) -> &mut Self {
+        if !self.sql.is_empty() {
+            self.sql.push_str(";\n");
+        }
+        self.sql.push_str(statement);
+        self
+    }
+
+    /// Adds the next parameter.
+    pub(super) fn with<'q, T>(&mut self, value: T) -> Result<&mut Self>
+    where
+        T: Encode<'q, Sqlite> + Type<Sqlite>,
+    {
+        self.arguments.add(value).map_err(|_| unreadable())?;
+        Ok(self)
+    }
+
+    /// Adds a statement whose only parameter is JSON that it takes apart, unless there are no rows.
+    pub(super) fn of_rows<T: Serialize>(&mut self, statement: &'static str, rows: &[T]) -> Result<()> {
+        if !rows.is_empty() {
+            self.then(statement).with(to_json(rows)?)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sql.is_empty()
+    }
+
+    /// Runs it.
+    pub(super) async fn run(self, connection: &mut SqliteConnection, stage: &'static str) -> Result<()> {
+        let script = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
+        script.execute(connection).await.map(drop).map_err(failed(stage))
+    }
+
+    /// Runs it, and gives the text that is the first column of each row of each statement.
+    pub(super) async fn texts(
+        self,
+        connection: &mut SqliteConnection,
+        stage: &'static str,
+    ) -> Result<std::vec::IntoIter<String>> {
+        let script = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
+        let rows = script.fetch_all(connection).await.map_err(failed(stage))?;
+        let text = |row: &SqliteRow| row.try_get::<String, _>(0).map_err(failed(stage));
+        Ok(rows.iter().map(text).collect::<Result<Vec<_>>>()?.into_iter())
+    }
+}
