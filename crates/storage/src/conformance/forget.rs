@@ -48,7 +48,7 @@ async fn sent(store: &Arc<dyn Store>, outbox: MailboxId, number: u32, contract: 
 async fn handled(store: &Arc<dyn Store>, place: &Place, number: u32, contract: &str) -> LedgerId {
     let mut mail = received(number, place, number, &format!("bytes {number}"));
     (mail.contract, mail.record) = (Some(contract_id(contract)), RecordId::parse("order 7").ok());
-    store_one(&store, at(0), &mail).await.expect("store");
+    store_one(store, at(0), &mail).await.expect("store");
     let claimed = LedgerWork::claim(&**store, at(0), 1, worker(1), at(30)).await.expect("claim");
     let result = HandlerResult {
         id: mail.id,

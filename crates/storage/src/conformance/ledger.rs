@@ -28,7 +28,7 @@ async fn with_inbox(subject: Subject) -> (Arc<dyn Store>, Place) {
 }
 
 async fn keep(store: &Arc<dyn Store>, mail: &Received) -> LedgerId {
-    assert_eq!(store_one(&store, at(0), mail).await.expect("store"), Stored::New(mail.id));
+    assert_eq!(store_one(store, at(0), mail).await.expect("store"), Stored::New(mail.id));
     mail.id
 }
 

@@ -1,13 +1,14 @@
-//! The boxes that are fetched from: a Dovecot with mails of the size that users have, and one mail of 30 MB.
+//! The boxes that are fetched from: a Dovecot with mails of the size that users have, one mail of 30 MB, and one small mail beside which that is seen.
 
 use std::net::SocketAddr;
 
 use crate::outcome::Outcome;
 use crate::peers::MailStore;
 
-/// Who has the many mails, and who has the large one.
+/// Who has the many mails, who has the large one, and who has one of usual size.
 pub(super) const MANY: &str = "many";
 pub(super) const LARGE: &str = "large";
+pub(super) const SMALL: &str = "small";
 
 /// About the mean size of a mail without attachments, and the size of a large one, in bytes.
 const SIZE: usize = 5750;
@@ -25,6 +26,7 @@ impl Boxes {
             server.put(MANY, &format!("{}.{number}.fetch", 1_790_000_000 + number), &mail(number, SIZE))?;
         }
         server.put(LARGE, "1790000000.1.fetch", &attached(LARGE_SIZE))?;
+        server.put(SMALL, "1790000000.1.fetch", &mail(0, SIZE))?;
         Ok(Self { server })
     }
 

@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use tokio::time::Instant;
 
-use super::boxes::{Boxes, LARGE, LARGE_SIZE, MANY};
+use super::boxes::{Boxes, LARGE, LARGE_SIZE, MANY, SMALL};
 use crate::cargo::benchmark;
 use crate::outcome::Outcome;
 use crate::peers::Database;
@@ -73,13 +73,22 @@ pub(super) fn fetch(rounds: usize, mails: u32) -> Outcome<ExitCode> {
             };
             taken.push(one);
         }
-        grown.push(ours(&program, &boxes, boxes.imap(), LARGE, 1, &[])?.1);
+        // What a process needs for any mail is not the price of a large one: code that runs for the first time, the caches of a store.
+        let [large, small] = [LARGE, SMALL].map(|user| ours(&program, &boxes, boxes.imap(), user, 1, &[]));
+        let (large, small) = (large?.1, small?.1);
+        println!(
+            "the process grew by {large:.0} KiB over the large mail, by {small:.0} KiB over a small one"
+        );
+        grown.push(large - small);
     }
     report(&taken, mails);
     grown.sort_by(f64::total_cmp);
     let large = LARGE_SIZE as f64 / 1024.0;
     let ratio = grown.get(grown.len() / 2).copied().unwrap_or(f64::NAN) / large;
-    println!("a mail of {:.0} MiB costs {ratio:.2} x its size of memory (goal: at most 2)", large / 1024.0);
+    let large = large / 1024.0;
+    println!(
+        "a mail of {large:.0} MiB costs {ratio:.2} x its size of memory beyond what a small one does (goal: at most 2)"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
