@@ -191,15 +191,19 @@ fn processor_time() -> Duration {
     Duration::from_micros(u64::try_from(used.num_microseconds()).expect("not negative"))
 }
 
-/// The most memory that this process has had, in KiB.
+/// The most memory that this process has had, in KiB. `getrusage` would tell of the one that started it as well.
 fn peak() -> u64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the system tells");
-    u64::try_from(usage.max_rss()).unwrap_or_default()
+    status("VmHWM:")
 }
 
-/// The memory that this process has, in KiB; 0 where the system does not tell.
+/// The memory that this process has, in KiB.
 fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+/// A figure that the system keeps of this process, in KiB; 0 where it does not tell.
+fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }

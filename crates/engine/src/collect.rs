@@ -22,10 +22,10 @@ use crate::postroom::{Postroom, random};
 const HEAD: usize = 1 << 20;
 
 /// How many mails are handed on at once: a commit costs as much as storing some dozens of small mails.
-const TOGETHER: usize = 100;
+const TOGETHER: usize = 250;
 
 /// How many bytes of mails are handed on at once, or one mail more.
-const TOGETHER_BYTES: usize = 1 << 20;
+const TOGETHER_BYTES: usize = 2 << 20;
 
 /// A mail that was fetched whole, or as far as its limit allows.
 pub(crate) struct Collected {

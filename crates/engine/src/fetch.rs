@@ -22,7 +22,7 @@ use crate::worker::Worker;
 const WINDOW: usize = 500;
 
 /// How many mails, and bytes of mails by what the server says, one call asks for.
-const CALL: usize = 200;
+const CALL: usize = 500;
 const CALL_BYTES: u64 = 4 << 20;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
