@@ -117,8 +117,18 @@ mod tests {
         let second: [SocketAddr; 8] = free_addresses().unwrap();
         let all: BTreeSet<SocketAddr> = first.into_iter().chain(second).collect();
         assert_eq!(all.len(), 16);
+        // A process that another test starts at this moment has a copy of every socket, the looked-at ones too, until it runs its program.
+        let is_free = |address| {
+            (0..1000).any(|_| {
+                let bound = TcpListener::bind(address).is_ok();
+                if !bound {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                bound
+            })
+        };
         for address in all {
-            TcpListener::bind(address).unwrap();
+            assert!(is_free(address), "{address} is taken");
         }
     }
 }
