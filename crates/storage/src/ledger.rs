@@ -265,6 +265,13 @@ pub struct LedgerEntry {
     pub actor: Option<Actor>,
 }
 
+impl LedgerEntry {
+    /// An entry of what no person did.
+    pub(crate) fn new(at: Timestamp, what: &str, state: Option<State>, detail: String) -> Self {
+        Self { at, what: what.to_owned(), state, detail, actor: None }
+    }
+}
+
 /// A received mail with everything that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "made by stores, shown by screens")]

@@ -34,7 +34,7 @@ impl StoredMail {
     }
 
     fn note(&mut self, at: Timestamp, what: &str, state: Option<State>, detail: String) {
-        self.timeline.push(LedgerEntry { at, what: what.to_owned(), state, detail, actor: None });
+        self.timeline.push(LedgerEntry::new(at, what, state, detail));
     }
 }
 

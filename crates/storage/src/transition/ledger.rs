@@ -167,12 +167,6 @@ impl LedgerRow {
             self.attempts = 0;
             self.due_at = now;
         }
-        Ok(LedgerEntry {
-            at: now,
-            what: event.word().to_owned(),
-            state: Some(state),
-            detail: String::new(),
-            actor: None,
-        })
+        Ok(LedgerEntry::new(now, event.word(), Some(state), String::new()))
     }
 }

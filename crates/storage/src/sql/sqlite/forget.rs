@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::forget::{FORGOTTEN_RECIPIENT, Forgetting, Forgotten, Waiting};
 use crate::queue::KEYS_KEPT;
 use crate::registry::Change;
+use crate::sql::forget::{Finished, Sent};
 use crate::sql::rows::{ledger_ids, queue_ids, small};
 
 const STAGE: &str = "forget a contract";
@@ -67,28 +68,24 @@ async fn forget_sent(
     let before = (change.now - KEYS_KEPT).as_millis();
     let after = after.map_or(Uuid::nil(), |id| id.uuid());
     let query = sqlx::query_as(SENT).bind(contract.as_str()).bind(after).bind(before).bind(i64::from(limit));
-    let mails: Vec<(Uuid, Option<Uuid>, bool, bool)> =
-        query.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let last = mails.last().map(|(id, ..)| QueueId::from_uuid(*id));
-    let (over, kept): (Vec<_>, Vec<_>) = mails.into_iter().partition(|(_, _, is_over, _)| *is_over);
-    let kept: Vec<_> = kept.into_iter().filter(|(_, _, _, has_more)| *has_more).collect();
-    if !over.is_empty() {
-        let ids = queue_ids(over.iter().map(|(id, ..)| QueueId::from_uuid(*id)))?;
+    let mails: Vec<Sent> = query.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+    let finished = Finished::of(&mails);
+    if !finished.over.is_empty() {
+        let ids = queue_ids(finished.over.iter().copied())?;
         for sql in REMOVE {
             sqlx::query(sql).bind(&ids).execute(&mut *tx).await.map_err(failed(STAGE))?;
         }
     }
-    if !kept.is_empty() {
-        let ids = queue_ids(kept.iter().map(|(id, ..)| QueueId::from_uuid(*id)))?;
+    if !finished.kept.is_empty() {
+        let ids = queue_ids(finished.kept.iter().copied())?;
         sqlx::query(TOLD).bind(&ids).execute(&mut *tx).await.map_err(failed(STAGE))?;
         let nobody = sqlx::query(NOBODY).bind(&ids).bind(FORGOTTEN_RECIPIENT);
         nobody.execute(&mut *tx).await.map_err(failed(STAGE))?;
         sqlx::query(KEY_LEFT).bind(ids).execute(&mut *tx).await.map_err(failed(STAGE))?;
     }
-    let sent = u64::try_from(over.len() + kept.len()).unwrap_or(u64::MAX);
-    let released: Vec<Uuid> = over.into_iter().chain(kept).filter_map(|(_, body, ..)| body).collect();
-    bodies::release(tx, released).await?;
-    Ok(Forgotten { sent, last, ..Forgotten::default() })
+    let forgotten = finished.forgotten();
+    bodies::release(tx, finished.contents).await?;
+    Ok(forgotten)
 }
 
 async fn forget_received(

@@ -6,7 +6,7 @@ use sqlx::mysql::MySqlConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{RawMail, Received};
+use crate::ledger::{LedgerEntry, RawMail, Received};
 use crate::sql::mysql::bodies;
 use crate::sql::mysql::connection::failed;
 use crate::sql::mysql::json::json_rows;
@@ -55,7 +55,7 @@ pub(super) async fn insert(tx: &mut MySqlConnection, now: Timestamp, mails: &[&R
             }
         };
         rows.push(received_row(now, mail, body)?);
-        entries.push((mail.id, row::entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
+        entries.push((mail.id, LedgerEntry::new(now, "stored", Some(mail.state), mail.reasons.join(", "))));
     }
     if !contents.is_empty() {
         bodies::insert_all(tx, None, &contents).await?;

@@ -14,7 +14,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
@@ -109,7 +109,7 @@ async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) 
     let update = sqlx::query(SETTLED).bind(ids).bind(now.as_millis());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(

@@ -226,8 +226,3 @@ pub(super) async fn note(
     }
     Ok(())
 }
-
-/// An entry of a timeline that nobody made.
-pub(super) fn entry(at: Timestamp, what: &str, state: Option<State>, detail: String) -> LedgerEntry {
-    LedgerEntry { at, what: what.to_owned(), state, detail, actor: None }
-}

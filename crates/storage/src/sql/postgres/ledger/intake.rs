@@ -14,7 +14,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
@@ -90,7 +90,7 @@ async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> 
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(tx: &mut PgConnection, now: Timestamp, place: &Place, frontier: u32) -> sqlx::Result<()> {

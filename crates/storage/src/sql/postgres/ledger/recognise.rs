@@ -3,13 +3,13 @@
 use postroom_core::id::LedgerId;
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
 use super::row;
 use crate::error::Result;
 use crate::ledger::{LedgerEntry, Received};
 use crate::sql::postgres::connection::failed;
-use crate::sql::rows::{big, text};
+use crate::sql::recognise::{Same, renumbered};
+use crate::sql::rows::big;
 
 /// The oldest mail of the same bytes whose key is of another epoch of the same folder.
 pub(in crate::sql::postgres) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
@@ -32,7 +32,7 @@ pub(super) async fn recognise(
 ) -> Result<Option<LedgerId>> {
     let place = &mail.place;
     let sql = if mail.shown.is_some() { SAME } else { RENUMBERED };
-    let same: Vec<(Uuid, i64, String)> = sqlx::query_as(sql)
+    let same: Vec<Same> = sqlx::query_as(sql)
         .bind(place.mailbox.number())
         .bind(place.folder.as_str())
         .bind(mail.sha256.to_vec())
@@ -41,19 +41,10 @@ pub(super) async fn recognise(
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(STAGE))?;
-    for (id, epoch, key) in same {
-        if mail.shown.as_ref().is_some_and(|shown| text(&key).is_ok_and(|key| shown.contains(&key))) {
-            continue;
-        }
-        let id = LedgerId::from_uuid(id);
-        let sql =
-            "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
-        let update = sqlx::query(sql).bind(id.uuid()).bind(i64::from(place.epoch)).bind(mail.key.to_string());
-        update.execute(&mut *tx).await.map_err(failed(STAGE))?;
-        let detail = format!("{key} of {epoch} is {} of {}", mail.key, place.epoch);
-        let what = "recognised".to_owned();
-        row::note(tx, [(id, LedgerEntry { at: now, what, state: None, detail, actor: None })]).await?;
-        return Ok(Some(id));
-    }
-    Ok(None)
+    let Some((id, detail)) = renumbered(mail, same) else { return Ok(None) };
+    let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
+    let update = sqlx::query(sql).bind(id.uuid()).bind(i64::from(place.epoch)).bind(mail.key.to_string());
+    update.execute(&mut *tx).await.map_err(failed(STAGE))?;
+    row::note(tx, [(id, LedgerEntry::new(now, "recognised", None, detail))]).await?;
+    Ok(Some(id))
 }

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{RawMail, Received};
+use crate::ledger::{LedgerEntry, RawMail, Received};
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
 use crate::sql::sqlite::bodies;
 use crate::sql::sqlite::connection::failed;
@@ -43,7 +43,7 @@ pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&
             }
         };
         rows.push(received_row(now, mail, body)?);
-        entries.push((mail.id, row::entry(now, "stored", Some(mail.state), mail.reasons.join(", "))));
+        entries.push((mail.id, LedgerEntry::new(now, "stored", Some(mail.state), mail.reasons.join(", "))));
     }
     if !contents.is_empty() {
         bodies::insert(tx, &contents).await?;

@@ -12,7 +12,7 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
 use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
@@ -73,7 +73,7 @@ async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId])
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
-    row::note(tx, told.map(|id| (id, row::entry(now, "settled", None, String::new())))).await
+    row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
 async fn advance_in(
