@@ -67,7 +67,8 @@ macro_rules! first_ready {
     };
 }
 
-/// One seek for each priority; a lane that stays as it is is not written.
+/// One seek for each outbox and priority; a lane that stays as it is is not written. `+m.kind` is no term of an index: by that of
+/// the kinds, the planner would walk over all outboxes to find these.
 macro_rules! lanes {
     ($outboxes:expr) => {
         concat!(
@@ -86,7 +87,7 @@ macro_rules! lanes {
     LEFT JOIN postroom_health h ON h.mailbox = m.id
     WHERE m.id IN (",
             $outboxes,
-            ") AND m.kind = 'outbox'
+            ") AND +m.kind = 'outbox'
     ON CONFLICT (outbox) DO UPDATE
         SET due_at = excluded.due_at, retry_at = excluded.retry_at, blocked = excluded.blocked,
             limited = excluded.limited
