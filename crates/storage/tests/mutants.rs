@@ -361,6 +361,7 @@ through! { Watches:
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>> {
         if self.is(Fault::StealsInboxes) {
@@ -370,7 +371,8 @@ through! { Watches:
                 }
             }
         }
-        self.inner.take(now, watcher, limit, until).await
+        let portion = if self.is(Fault::KeepsToShares) { Portion::Share } else { portion };
+        self.inner.take(now, watcher, limit, portion, until).await
     }
 
     async fn renew(
@@ -449,6 +451,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::StealsInboxes, "watches::what_a_dead_watcher_had_is_taken_by_others_under_a_higher_fence"),
         (Fault::RevivesWatchers, "watches::a_watcher_that_wakes_after_its_lease_changes_nothing"),
         (Fault::HoardsInboxes, "watches::watchers_have_equal_shares_whoever_comes_or_goes"),
+        (Fault::KeepsToShares, "watches::who_takes_all_takes_beyond_its_share_and_nothing_that_another_has"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

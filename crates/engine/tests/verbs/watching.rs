@@ -2,6 +2,7 @@
 //! share, die or are paused.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{InboxDraft, Status};
 use postroom_core::secret::SecretChange;
 use postroom_engine::{Options, Postroom, Work};
-use postroom_storage::{Contact, HealthBook, LedgerIntake, Watch, Watches, Way};
+use postroom_storage::{Contact, HealthBook, LedgerIntake, Portion, Watch, Watches, Way};
 use postroom_transport::memory::MemoryIncoming;
 use postroom_transport::{
     Access, BodySink, CloseReport, Effect, Error, ErrorKind, Folder, Hint, IncomingSession,
@@ -283,6 +284,28 @@ async fn settings_that_change_end_the_session_that_was_opened_by_the_old_ones() 
     assert_eq!(odd.opened(house.inbox.id), 2);
 }
 
+/// Would miss a reader that lost its lease because the process stood still: it ends in the same way.
+#[tokio::test]
+async fn a_run_that_ends_by_itself_reads_an_inbox_anew_whose_reader_was_ended_by_a_change() {
+    let house = House::with_options(only_told()).await;
+    house.arrives("ana@customer.example", "one", "");
+    let opened = AtomicBool::new(false);
+    let odd = Odd::new(&house.incoming, move |step, _| match step {
+        Step::Open if !opened.swap(true, Ordering::SeqCst) => Act::Hang,
+        _ => Act::Do,
+    });
+    let postroom = over(&house, &odd, only_told());
+    let running = postroom.run_with(Work::all().only_receiving().until_idle(), std::future::pending());
+    let change = async {
+        until("connecting", async || odd.opened(house.inbox.id) == 1).await;
+        postroom.set_status(&actor(), house.inbox.id, Status::Disabled).await.unwrap();
+        postroom.set_status(&actor(), house.inbox.id, Status::Active).await.unwrap();
+    };
+    let (ran, ()) = tokio::join!(running, change);
+    ran.unwrap();
+    assert_eq!(house.host.subjects(), ["one"]);
+}
+
 /// Would miss settings that change while a mail is being read. A watch that goes on by those that it began with marks both as read.
 #[tokio::test]
 async fn what_comes_after_another_process_changed_the_settings_is_read_by_the_new_ones() {
@@ -441,7 +464,8 @@ async fn a_reader_that_was_paused_past_its_lease_changes_nothing() {
             let other = WorkerId::new(now, [7; 10]);
             let there = Place { mailbox: inbox, folder: "INBOX".to_owned(), epoch: 1 };
             let begins = async {
-                let lease = store.take(now, other, 1, now + Duration::from_secs(3600)).await.unwrap();
+                let lease =
+                    store.take(now, other, 1, Portion::All, now + Duration::from_secs(3600)).await.unwrap();
                 assert_eq!(lease.len(), 1, "the lease ran out");
                 store.advance(now, &there, 0).await.unwrap();
             };
