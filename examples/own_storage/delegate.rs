@@ -19,7 +19,7 @@ use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, Forgetting, Forgotten, HandlerResult,
     Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord,
-    LedgerWork, LeftOut, Links, MailboxQuery, Mailboxes, Pruned, QueueDesk, QueueIntake, QueueItem,
+    LedgerWork, LeftOut, Links, MailboxQuery, Mailboxes, Portion, Pruned, QueueDesk, QueueIntake, QueueItem,
     QueueQuery, QueueRecord, QueueWork, Reached, Reading, Received, RecipientReport, Recovered, Release,
     Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored,
     SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled, Uses, Waiting, Watch, WatchLease,
@@ -154,7 +154,7 @@ delegated! {
         fn prune(now: Timestamp, limit: u32) -> LedgerPruned;
     }
     Watches {
-        fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;
+        fn take(now: Timestamp, watcher: WorkerId, limit: u32, portion: Portion, until: Timestamp) -> Vec<WatchLease>;
         fn renew(now: Timestamp, watcher: WorkerId, until: Timestamp, readings: &[Reading]) -> Option<Renewal>;
         fn release(watcher: WorkerId, leases: &[Release]) -> ();
         fn leave(watcher: WorkerId) -> ();

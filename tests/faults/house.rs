@@ -116,6 +116,13 @@ pub(crate) async fn show(postroom: &Postroom, mail: &Submitted) -> QueueRecord {
 
 /// Every mail, oldest first.
 pub(crate) async fn queue(postroom: &Postroom) -> Vec<postroom::storage::QueueItem> {
+    looks(postroom).await.unwrap()
+}
+
+/// As [`queue`], where the store may not answer.
+pub(crate) async fn looks(
+    postroom: &Postroom,
+) -> postroom::storage::Result<Vec<postroom::storage::QueueItem>> {
     let desk: &dyn QueueDesk = postroom.store();
-    desk.list(&QueueQuery::default()).await.unwrap()
+    desk.list(&QueueQuery::default()).await
 }

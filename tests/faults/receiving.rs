@@ -18,7 +18,7 @@ use postroom::core::ledger::State;
 use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
 use postroom::core::secret::{SecretChange, SecretString};
 use postroom::storage::keyring::aead::AeadKeyring;
-use postroom::storage::{LedgerDesk, LedgerQuery, Watches};
+use postroom::storage::{LedgerDesk, LedgerQuery, Portion, Watches};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::{Answer, Delivery, MessageHandler, Postroom};
 use postroom_testkit::MailServer;
@@ -89,9 +89,14 @@ async fn child() {
 
 /// An inbox whose mail is deleted once it is safe, three mails in it, and the contract that it belongs to.
 async fn filled(postroom: &Postroom, server: &MailServer) {
+    filled_of(BOX, "ACME", postroom, server).await;
+}
+
+/// As [`filled`], for this user's inbox, which is this contract's.
+async fn filled_of(user: &str, owner: &str, postroom: &Postroom, server: &MailServer) {
     let form = InboxDraft {
         provider: "imaps".to_owned(),
-        user: BOX.to_owned(),
+        user: user.to_owned(),
         baseline: Some("all".to_owned()),
         after: Some("delete".to_owned()),
         ..InboxDraft::default()
@@ -103,10 +108,10 @@ async fn filled(postroom: &Postroom, server: &MailServer) {
     };
     let password = SecretChange::Set(SecretString::from("secret"));
     let inbox = postroom.register(&actor(), &draft, password, Status::Active).await.unwrap();
-    let linked = Contract::new(contract("ACME")).with_inbox(inbox.id);
+    let linked = Contract::new(contract(owner)).with_inbox(inbox.id);
     postroom.save_contract(&actor(), &linked).await.unwrap();
     for subject in SUBJECTS {
-        server.deliver(BOX, format!("From: ana@customer.example\r\nSubject: {subject}\r\n\r\nHello.\r\n"));
+        server.deliver(user, format!("From: ana@customer.example\r\nSubject: {subject}\r\n\r\nHello.\r\n"));
     }
 }
 
@@ -182,7 +187,7 @@ async fn a_worker_does_not_end_while_an_inbox_comes_free_that_a_dead_one_had() {
     filled(&over(folder.path(), Wired::ruled(store.clone(), |_| Wire::Whole), ""), &server).await;
     let (now, lease) = (morning(), Duration::from_secs(30));
     let dead = WorkerId::new(now, [1; 10]);
-    assert_eq!(store.take(now, dead, 10, now + lease).await.unwrap().len(), 1);
+    assert_eq!(store.take(now, dead, 10, Portion::Share, now + lease).await.unwrap().len(), 1);
     let has_ended = AtomicBool::new(false);
     let rule = move |call: &str| {
         if call == "Watches::take" && !has_ended.swap(true, Ordering::SeqCst) {
@@ -193,4 +198,23 @@ async fn a_worker_does_not_end_while_an_inbox_comes_free_that_a_dead_one_had() {
     work(&over(folder.path(), Wired::ruled(store.clone(), rule), "")).await;
     let items = LedgerDesk::list(&*store, &LedgerQuery::default()).await.unwrap();
     assert_eq!(items.len(), 3);
+}
+
+// A worker that was killed while it had no inbox counts as alive until its lease ends. Would miss a run that reads its share and then waits
+// for that end: it would end too late, but read all.
+#[tokio::test]
+async fn a_worker_that_ends_by_itself_reads_all_inboxes_though_a_dead_one_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let server =
+        MailServer::builder().account(BOX, "secret").account("other", "secret").start().await.unwrap();
+    let (store, _) = sqlite(folder.path(), Duration::ZERO).await;
+    let postroom = over(folder.path(), Wired::ruled(store.clone(), |_| Wire::Whole), "");
+    filled(&postroom, &server).await;
+    let dead = WorkerId::new(morning(), [1; 10]);
+    let lease = Duration::from_secs(30);
+    assert_eq!(store.take(morning(), dead, 0, Portion::Share, morning() + lease).await.unwrap(), []);
+    filled_of("other", "OTHER", &postroom, &server).await;
+    work(&postroom).await;
+    let items = LedgerDesk::list(&*store, &LedgerQuery::default()).await.unwrap();
+    assert_eq!(items.len(), 2 * SUBJECTS.len());
 }

@@ -305,7 +305,7 @@ through! { LedgerDesk:
 }
 
 through! { Watches:
-    fn take(now: Timestamp, watcher: WorkerId, limit: u32, until: Timestamp) -> Vec<WatchLease>;
+    fn take(now: Timestamp, watcher: WorkerId, limit: u32, portion: Portion, until: Timestamp) -> Vec<WatchLease>;
     fn renew(now: Timestamp, watcher: WorkerId, until: Timestamp, readings: &[Reading]) -> Option<Renewal>;
     fn release(watcher: WorkerId, leases: &[Release]) -> ();
     fn leave(watcher: WorkerId) -> ();

@@ -44,6 +44,15 @@ pub(crate) enum Until {
     Read,
 }
 
+/// How a watch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// It was read, or could not be.
+    Done,
+    /// It was to end before, or had lost its lease: whoever takes it next reads it anew.
+    Ended,
+}
+
 /// How a visit ended, if not by a failure.
 enum Visit {
     /// The next one follows after so long.
@@ -70,7 +79,7 @@ struct Stay {
 }
 
 /// Watches an inbox.
-pub(crate) async fn watch(worker: Arc<Worker>, charge: Arc<Charge>, until: Until) {
+pub(crate) async fn watch(worker: Arc<Worker>, charge: Arc<Charge>, until: Until) -> Watched {
     let mut listed = None;
     while !charge.is_ending() {
         let visit = visit(&worker, &charge, until, &mut listed).await;
@@ -78,10 +87,15 @@ pub(crate) async fn watch(worker: Arc<Worker>, charge: Arc<Charge>, until: Until
             Ok(Visit::Again(after)) => {
                 let _ = Box::pin(tokio::time::timeout(after, charge.ended())).await;
             }
-            Ok(Visit::Over) | Err(Broken::Lost) => return,
-            Err(broken) => return Box::pin(fails(&worker, &charge, broken)).await,
+            Ok(Visit::Over) if !charge.is_ending() => return Watched::Done,
+            Ok(Visit::Over) | Err(Broken::Lost) => break,
+            Err(broken) => {
+                Box::pin(fails(&worker, &charge, broken)).await;
+                return Watched::Done;
+            }
         }
     }
+    Watched::Ended
 }
 
 /// Records a failure.

@@ -247,6 +247,7 @@ macro_rules! conformance_tests {
             what_a_dead_watcher_had_is_taken_by_others_under_a_higher_fence
             a_watcher_that_wakes_after_its_lease_changes_nothing
             watchers_have_equal_shares_whoever_comes_or_goes
+            who_takes_all_takes_beyond_its_share_and_nothing_that_another_has
             a_renewal_tells_what_is_still_to_be_read_and_by_which_settings
             readings_are_shown_and_what_was_not_read_for_longest_comes_first
             who_watches_survives_a_reopening

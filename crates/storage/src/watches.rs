@@ -107,15 +107,25 @@ pub struct Watch {
     pub due_at: Option<Timestamp>,
 }
 
+/// How much of what nobody has a watcher takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store must know each")]
+pub enum Portion {
+    /// No more than its share: the others take theirs.
+    Share,
+    /// All, for one who reads each inbox once and then leaves. The others of whom it is not known yet that they are dead would take nothing.
+    All,
+}
+
 /// Who reads which inbox.
 ///
 /// A watcher is one running worker. It is alive until the time that it gave last; all of its leases end with it. A watcher's
-/// share is the number of inboxes that may be read, divided by the watchers that are alive and rounded up: it is given no more,
-/// and it gives back what it has beyond. So whoever comes gets its share, and what a dead watcher had goes to the others.
+/// share is the number of inboxes that may be read, divided by the watchers that are alive and rounded up: whoever stays is given no
+/// more, and gives back what it has beyond. So whoever comes gets its share, and what a dead watcher had goes to the others.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Watches: Send + Sync {
-    /// Says that the watcher is alive until `until`, and gives it leases of at most `limit` inboxes, and of no more than its share:
+    /// Says that the watcher is alive until `until`, and gives it leases of at most `limit` inboxes, and of no more than its `portion`:
     /// active ones that nobody alive has, which are neither suspended nor resting nor given back until later; those first
     /// that were not read for longest. A watcher that was dead has nothing of what it had before, also when nobody else took
     /// it.
@@ -124,6 +134,7 @@ pub trait Watches: Send + Sync {
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>>;
 

@@ -384,6 +384,7 @@ through! { Watches:
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>> {
         if self.is(Fault::StealsInboxes) {
@@ -393,7 +394,8 @@ through! { Watches:
                 }
             }
         }
-        self.inner.take(now, watcher, limit, until).await
+        let portion = if self.is(Fault::KeepsToShares) { Portion::Share } else { portion };
+        self.inner.take(now, watcher, limit, portion, until).await
     }
 
     async fn renew(
@@ -475,6 +477,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::KnownHalfway, "ledger::a_renumbered_place_is_known_once_a_pass_over_it_was_whole"),
         (Fault::SkipsByOldSettings, "ledger::a_baseline_of_settings_that_have_changed_leaves_nothing_out"),
         (Fault::ForgetsHowFarBack, "ledger::a_baseline_leaves_out_all_up_to_a_number_and_says_until_when"),
+        (Fault::KeepsToShares, "watches::who_takes_all_takes_beyond_its_share_and_nothing_that_another_has"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

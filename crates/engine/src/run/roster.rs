@@ -7,14 +7,14 @@ use std::sync::Arc;
 use postroom_core::failure::Failure;
 use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::time::Timestamp;
-use postroom_storage::{Held, Release, Watches};
+use postroom_storage::{Held, Portion, Release, Watches};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::charge::{Alive, Charge};
 use crate::error::Result;
 use crate::postroom::random;
-use crate::watch::{Until, watch};
+use crate::watch::{Until, Watched, watch};
 use crate::worker::Worker;
 
 /// How many inboxes are taken in one transaction.
@@ -29,7 +29,7 @@ struct Roster {
     name: WorkerId,
     alive: Arc<Alive>,
     charges: HashMap<MailboxId, Arc<Charge>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Watched>,
     running: HashMap<Id, Arc<Charge>>,
     /// What is to be given back.
     back: Vec<Release>,
@@ -115,7 +115,12 @@ impl Roster {
         let now = self.worker.postroom.now();
         let asked = Instant::now();
         let until = self.worker.until(now);
-        let taken = self.watches().take(now, self.name, TOGETHER, until).await?;
+        // Who reads all once and leaves does not wait for those who may be dead: until that is known they count, and take nothing.
+        let portion = match self.until {
+            Until::Read => Portion::All,
+            Until::Ended => Portion::Share,
+        };
+        let taken = self.watches().take(now, self.name, TOGETHER, portion, until).await?;
         // What it said of itself counts as a renewal only where nothing that it had ran out before.
         if self.charges.is_empty() {
             self.alive.renewed(asked);
@@ -166,6 +171,9 @@ impl Roster {
         let unknown = held.values().filter(|held| !self.charges.contains_key(&held.lease.mailbox));
         self.back.extend(unknown.map(|held| Release { lease: held.lease, due_at: None }));
         self.give_back().await?;
+        if self.until == Until::Read {
+            return Ok(());
+        }
         let most = usize::try_from(renewal.share).unwrap_or(usize::MAX);
         let beyond = self.charges.len().saturating_sub(most);
         // No faster than the others can connect to them, so that none is without a reader for long.
@@ -176,11 +184,11 @@ impl Roster {
         Ok(())
     }
 
-    /// Takes note of a reader that ended: its inbox is given back, unless the run ends when all were read.
-    async fn note(&mut self, done: std::result::Result<(Id, ()), JoinError>) {
-        let (id, panicked) = match &done {
-            Ok((id, ())) => (*id, false),
-            Err(error) => (error.id(), true),
+    /// Takes note of a reader that ended: its inbox is given back, unless the run ends when all were read and this one was.
+    async fn note(&mut self, done: std::result::Result<(Id, Watched), JoinError>) {
+        let (id, watched, panicked) = match &done {
+            Ok((id, watched)) => (*id, *watched, false),
+            Err(error) => (error.id(), Watched::Done, true),
         };
         let Some(charge) = self.running.remove(&id) else { return };
         let mailbox = charge.lease.mailbox;
@@ -193,7 +201,7 @@ impl Roster {
         if self.charges.get(&mailbox).is_none_or(|current| current.lease != charge.lease) {
             return;
         }
-        if self.until == Until::Read {
+        if self.until == Until::Read && watched == Watched::Done {
             return;
         }
         self.charges.remove(&mailbox);

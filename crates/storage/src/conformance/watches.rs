@@ -10,7 +10,7 @@ use super::fixture::{add, at, change, inbox, mailbox, outbox, worker};
 use super::subject::Subject;
 use crate::Store;
 use crate::registry::{SecretWrite, Sign};
-use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, Way};
+use crate::watches::{Held, Portion, Reading, Release, Renewal, Watch, WatchLease, Watches, Way};
 
 /// Inboxes that may be read.
 async fn inboxes(store: &Arc<dyn Store>, count: u32) -> Vec<MailboxId> {
@@ -27,7 +27,8 @@ fn watches(store: &Arc<dyn Store>) -> &dyn Watches {
 
 /// Watcher `by` takes at second `seconds` for ten seconds.
 async fn take(store: &Arc<dyn Store>, seconds: i64, by: u8, limit: u32) -> Vec<WatchLease> {
-    watches(store).take(at(seconds), worker(by), limit, at(seconds + 10)).await.expect("take")
+    let until = at(seconds + 10);
+    watches(store).take(at(seconds), worker(by), limit, Portion::Share, until).await.expect("take")
 }
 
 async fn take_ids(store: &Arc<dyn Store>, seconds: i64, by: u8, limit: u32) -> Vec<MailboxId> {
@@ -128,6 +129,20 @@ pub(super) async fn watchers_have_equal_shares_whoever_comes_or_goes(subject: Su
     watches(&store).leave(worker(1)).await.expect("leave");
     assert_eq!(renew(&store, 4, 2, &[]).await.expect("alive").share, 5);
     assert_eq!(take_ids(&store, 4, 2, 10).await, ids[..3]);
+}
+
+// A run that ends by itself must read what dead watchers hold no leases of, but count for: it can't wait for its share to grow.
+pub(super) async fn who_takes_all_takes_beyond_its_share_and_nothing_that_another_has(subject: Subject) {
+    let store = subject.store;
+    let ids = inboxes(&store, 5).await;
+    assert_eq!(take_ids(&store, 0, 1, 1).await, ids[..1]);
+    assert_eq!(take(&store, 0, 2, 0).await, [], "it says that it is alive, and has nothing");
+    let all = watches(&store).take(at(1), worker(3), 10, Portion::All, at(11)).await.expect("take");
+    assert_eq!(all.iter().map(|lease| lease.mailbox).collect::<Vec<_>>(), ids[1..]);
+    assert_eq!(take(&store, 2, 2, 10).await, [], "nothing is left");
+    watches(&store).release(worker(3), &given_back(&all)).await.expect("release");
+    let some = watches(&store).take(at(3), worker(3), 3, Portion::All, at(13)).await.expect("take");
+    assert_eq!(some.len(), 3, "no more than asked for");
 }
 
 pub(super) async fn a_renewal_tells_what_is_still_to_be_read_and_by_which_settings(subject: Subject) {

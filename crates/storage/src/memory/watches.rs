@@ -8,7 +8,7 @@ use postroom_core::time::Timestamp;
 use super::rows::{Rows, WatchRow, WatchRows, count, page};
 use super::store::MemoryStore;
 use crate::error::Result;
-use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
+use crate::watches::{Held, Portion, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
 
 impl WatchRows {
     fn of(&mut self, watcher: WorkerId, lease: WatchLease) -> Option<&mut WatchRow> {
@@ -55,12 +55,16 @@ impl Watches for MemoryStore {
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>> {
         let mut rows = self.rows();
         rows.bury(now);
         rows.watching.watchers.insert(watcher, until);
-        let room = page(Some(rows.share())).saturating_sub(rows.watching.held_by(watcher).count());
+        let room = match portion {
+            Portion::Share => page(Some(rows.share())).saturating_sub(rows.watching.held_by(watcher).count()),
+            Portion::All => usize::MAX,
+        };
         let is_due = |id: &MailboxId| {
             let rests =
                 rows.health.get(id).and_then(|health| health.next_attempt).is_some_and(|next| next > now);

@@ -63,6 +63,8 @@ pub(crate) enum Fault {
     StealsInboxes,
     /// A watcher that was dead goes on as if nothing had been.
     RevivesWatchers,
+    /// Who asks for all inboxes gets a share.
+    KeepsToShares,
     /// Who came first keeps all inboxes.
     HoardsInboxes,
 }

@@ -12,7 +12,7 @@ use super::locks;
 use super::store::MySqlStore;
 use crate::error::Result;
 use crate::sql::rows::{WatchColumns, big, small, to_json, watch};
-use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
+use crate::watches::{Held, Portion, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
 
 /// Ends watchers that are dead.
 pub(super) const BURY: [&str; 2] = [
@@ -105,14 +105,20 @@ async fn take_in(
     now: Timestamp,
     watcher: WorkerId,
     limit: u32,
+    portion: Portion,
     until: Timestamp,
 ) -> Result<Vec<WatchLease>> {
     const STAGE: &str = "take inboxes";
     bury(tx, now, STAGE).await?;
     let alive = sqlx::query(ALIVE).bind(watcher.uuid()).bind(until.as_millis());
     alive.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let (share, own) = share_of(tx, now, watcher, STAGE).await?;
-    let room = share.saturating_sub(own).min(limit);
+    let room = match portion {
+        Portion::Share => {
+            let (share, own) = share_of(tx, now, watcher, STAGE).await?;
+            share.saturating_sub(own).min(limit)
+        }
+        Portion::All => limit,
+    };
     if room == 0 {
         return Ok(Vec::new());
     }
@@ -172,11 +178,12 @@ impl Watches for MySqlStore {
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>> {
         write!(self.connections, "take inboxes", |tx| {
             locks::watches(tx).await?;
-            take_in(tx, now, watcher, limit, until).await
+            take_in(tx, now, watcher, limit, portion, until).await
         })
     }
 

@@ -10,7 +10,7 @@ use super::connection::failed;
 use super::store::SqliteStore;
 use crate::error::Result;
 use crate::sql::rows::{WatchColumns, big, small, to_json, watch};
-use crate::watches::{Held, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
+use crate::watches::{Held, Portion, Reading, Release, Renewal, Watch, WatchLease, Watches, share};
 
 /// Ends watchers that are dead.
 pub(super) const BURY: [&str; 2] = [
@@ -88,14 +88,20 @@ async fn take_in(
     now: Timestamp,
     watcher: WorkerId,
     limit: u32,
+    portion: Portion,
     until: Timestamp,
 ) -> Result<Vec<WatchLease>> {
     const STAGE: &str = "take inboxes";
     bury(tx, now, STAGE).await?;
     let alive = sqlx::query(ALIVE).bind(watcher.uuid()).bind(until.as_millis());
     alive.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    let (share, own) = share_of(tx, now, watcher, STAGE).await?;
-    let room = share.saturating_sub(own).min(limit);
+    let room = match portion {
+        Portion::Share => {
+            let (share, own) = share_of(tx, now, watcher, STAGE).await?;
+            share.saturating_sub(own).min(limit)
+        }
+        Portion::All => limit,
+    };
     if room == 0 {
         return Ok(Vec::new());
     }
@@ -144,10 +150,11 @@ impl Watches for SqliteStore {
         now: Timestamp,
         watcher: WorkerId,
         limit: u32,
+        portion: Portion,
         until: Timestamp,
     ) -> Result<Vec<WatchLease>> {
         let mut tx = self.connections.write("take inboxes").await?;
-        let done = take_in(&mut tx, now, watcher, limit, until).await;
+        let done = take_in(&mut tx, now, watcher, limit, portion, until).await;
         tx.finish(done).await
     }
 
