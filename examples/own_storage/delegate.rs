@@ -19,10 +19,11 @@ use postroom::storage::{
     Audit, AuditEntry, Bodies, BudgetOwner, BudgetView, Budgets, Change, ClaimMark, Claimed, ClaimedMail,
     Clock, Committing, Contact, Doubt, Enqueued, EventRecord, Events, Forgetting, Forgotten, HandlerResult,
     Health, HealthBook, LedgerDesk, LedgerIntake, LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord,
-    LedgerWork, Links, MailboxQuery, Mailboxes, Portion, Pruned, QueueDesk, QueueIntake, QueueItem,
-    QueueQuery, QueueRecord, QueueWork, Reading, Received, RecipientReport, Recovered, Release, Renewal,
-    Rerouting, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored, SuppressionQuery,
-    Suppressions, Sweep, Switch, Switches, Unsettled, Uses, Waiting, Watch, WatchLease, Watches,
+    LedgerWork, LeftOut, Links, MailboxQuery, Mailboxes, Portion, Pruned, QueueDesk, QueueIntake, QueueItem,
+    QueueQuery, QueueRecord, QueueWork, Reached, Reading, Received, RecipientReport, Recovered, Release,
+    Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored,
+    SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled, Uses, Waiting, Watch, WatchLease,
+    Watches,
 };
 
 use crate::OwnStore;
@@ -129,9 +130,9 @@ delegated! {
     }
     LedgerIntake {
         fn contact(place: &Place) -> Contact;
-        fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+        fn advance(place: &Place, reached: Reached) -> ();
         fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
-        fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
+        fn skip(now: Timestamp, place: &Place, left_out: &LeftOut) -> bool;
         fn store(now: Timestamp, mails: &[Received]) -> Vec<Stored>;
         fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
         fn settled(now: Timestamp, ids: &[LedgerId]) -> ();

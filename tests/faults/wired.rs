@@ -258,8 +258,8 @@ through! { QueueDesk:
 through! { LedgerIntake:
     fn contact(place: &Place) -> Contact;
     fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
-    fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
-    fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
+    fn skip(now: Timestamp, place: &Place, left_out: &LeftOut) -> bool;
+    fn advance(place: &Place, reached: Reached) -> ();
     ;
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
         if self.twin == Twin::TellsFirst {

@@ -58,3 +58,14 @@ postroom ledger route "$waiting" B >/dev/null
 drain >/dev/null
 has 'a mail is handed over once a person has named its contract' \
     "$(cat "$(written "<$run-nobody@client.example>")" 2>&1)" '"contract": "B"'
+
+# The box that takes only new mail loses its numbers, and what it had before the first contact is a day old.
+maildir="$PEER_MAIL/$box-imaps/Maildir"
+grep -rlF 'before the first contact' "$maildir/cur" "$maildir/new" | xargs -r touch -d '1 day ago'
+rm -f "$maildir"/dovecot-uidlist "$maildir"/dovecot.index*
+drain >/dev/null
+is 'known mail of a renumbered box is not written again' 1 "$(times_written "<$run-imaps@client.example>")"
+is 'its old mail is written once' 1 "$(times_written "<$run-old-imaps@client.example>")"
+has 'as historic' "$(cat "$(written "<$run-old-imaps@client.example>")" 2>&1)" '"historic": true'
+is 'and is not marked as read' '' \
+    "$(doveadm -c "$PEER_DOVECOT_CONF" search -u "$box-imaps" mailbox INBOX header message-id "<$run-old-imaps@client.example>" seen)"

@@ -80,6 +80,7 @@ fn document(delivery: &Delivery) -> Value {
         "contract": delivery.contract,
         "mailbox": delivery.mailbox,
         "reasons": delivery.reasons,
+        "historic": delivery.is_historic(),
         "record": delivery.record,
         "automatic": mail.automatic.is_some(),
         "automatic_kind": mail.automatic.as_ref().map(|automatic| automatic.kind),

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use postroom::core::id::{ContractId, LedgerId, MailboxId};
-use postroom::core::ledger::State;
+use postroom::core::ledger::{HISTORIC, State};
 use postroom::storage::{Bodies, LedgerDesk, LedgerQuery, LedgerRecord};
 use serde_json::json;
 
@@ -87,7 +87,11 @@ impl Filter {
         session.output.listing(&header, &found, |item| {
             vec![
                 item.id.to_string(),
-                item.state.to_string(),
+                if item.is_historic() {
+                    format!("{}, {HISTORIC}", item.state)
+                } else {
+                    item.state.to_string()
+                },
                 item.mailbox.to_string(),
                 item.contract.as_ref().map(ToString::to_string).unwrap_or_default(),
                 item.stored_at.to_string(),

@@ -102,6 +102,10 @@ words! {
     Replay = "replay",
 }
 
+/// The reason of a mail that was in its folder before the folder got other numbers, and is not in the ledger: what the baseline left out
+/// then, mostly. It is handed over like any other, for nothing tells it from one that was missed.
+pub const HISTORIC: &str = "historic";
+
 impl State {
     /// Whether nothing waits for it any more: no handler and no person.
     #[must_use]

@@ -5,10 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_core::contract::Contract;
 use postroom_core::id::LedgerId;
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{AfterStore, Baseline, Inbox, Mailbox};
-use postroom_storage::{Contact, LedgerIntake};
+use postroom_core::time::Timestamp;
+use postroom_storage::{Contact, LedgerIntake, LeftOut, Reached};
 use postroom_transport::{Access, Effect, Error as TransportError, IncomingSession, Listed, Selected};
 use tokio::sync::mpsc::channel;
 
@@ -55,6 +57,8 @@ pub(crate) enum Broken {
     Inside(Error),
     /// The lease is not surely held any more.
     Lost,
+    /// The inbox has other settings by now: it is read anew, by these.
+    Outdated,
 }
 
 impl From<TransportError> for Broken {
@@ -86,6 +90,15 @@ impl Folder {
     pub(crate) fn is_live(&self) -> bool {
         self.selected.epoch.is_some()
     }
+}
+
+/// One pass over what is new in a folder.
+pub(crate) struct Pass<'a> {
+    pub(crate) inbox: &'a Inbox,
+    pub(crate) place: &'a Place,
+    pub(crate) contracts: &'a [Contract],
+    /// Of a folder that was renumbered: what had arrived by then was accounted for under other numbers.
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// Who reads an inbox.
@@ -140,20 +153,23 @@ impl Reader<'_> {
     ) -> Result<Round, Broken> {
         let place = &folder.place;
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let after = match intake.contact(place).await? {
-            Contact::First => self.first_contact(inbox, session, place).await?,
-            Contact::Renumbered => None,
+        let begun = self.worker.postroom.now();
+        let behind = |frontier: u32| (frontier > 0).then_some(RemoteKey::Uid(frontier));
+        let (after, since) = match intake.contact(place).await? {
+            Contact::First => (self.first_contact(inbox, session, place, begun).await?, None),
+            Contact::Renumbered { frontier, since } => (behind(frontier), Some(since)),
             Contact::Known { frontier }
                 if look == Look::IfNews && frontier > 0 && !folder.selected.may_hold_above(frontier) =>
             {
                 return Ok(Round::default());
             }
-            Contact::Known { frontier } => (frontier > 0).then_some(RemoteKey::Uid(frontier)),
+            Contact::Known { frontier } => (behind(frontier), None),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
         let (sender, arrivals) = channel(1);
         let collector = Collector::new(&self.worker.postroom, sender);
-        let mut storing = pin!(self.store_all(inbox, place, &contracts, arrivals));
+        let pass = Pass { inbox, place, contracts: &contracts, since };
+        let mut storing = pin!(self.store_all(&pass, arrivals));
         let mut fetching = pin!(self.fetch_new(inbox, session, folder, after, collector));
         let round = tokio::select! {
             biased;
@@ -171,7 +187,9 @@ impl Reader<'_> {
         // A folder that has no UIDs, or no mail, is known from now on too.
         if !round.more {
             self.holds()?;
-            intake.advance(self.worker.postroom.now(), place, 0).await?;
+            let is_whole = round.refused.is_none();
+            let reached = if is_whole { Reached::Whole(begun) } else { Reached::UpTo(0) };
+            intake.advance(place, reached).await?;
         }
         Ok(round)
     }
@@ -241,9 +259,8 @@ impl Reader<'_> {
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
         place: &Place,
+        now: Timestamp,
     ) -> Result<Option<RemoteKey>, Broken> {
-        let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let now = self.worker.postroom.now();
         let since = match inbox.baseline() {
             Baseline::New => None,
             Baseline::Days(days) => Some(now - DAY * days),
@@ -251,27 +268,28 @@ impl Reader<'_> {
             _ => return Ok(None),
         };
         let mut after = None;
-        let mut old = Vec::new();
+        let mut keys = Vec::new();
         loop {
             let window = session.list(after.as_ref(), WINDOW).await?;
             // Without an arrival date (POP3) only the mail itself tells how old it is: it is fetched and then decided.
             let is_old = |listed: &&Listed| match since {
-                None => true,
+                // One number says it all, without a row for each.
+                None => !matches!(listed.key, RemoteKey::Uid(_)),
                 Some(since) => listed.arrived.is_some_and(|arrived| arrived < since),
             };
-            old.extend(window.iter().filter(is_old).map(|listed| listed.key.clone()));
+            keys.extend(window.iter().filter(is_old).map(|listed| listed.key.clone()));
             after = window.last().map(|listed| listed.key.clone()).or(after);
             if window.len() < WINDOW {
                 break;
             }
         }
         self.holds()?;
-        match (since, &after) {
-            // One number says it all, in one write: a kill in between can't move the baseline.
-            (None, Some(RemoteKey::Uid(uid))) => intake.advance(now, place, *uid).await?,
-            _ => intake.skip(now, place, &old).await?,
-        }
-        Ok(after.filter(|_| since.is_none()))
+        let after = after.filter(|_| since.is_none());
+        let up_to = if let Some(RemoteKey::Uid(uid)) = after { uid } else { 0 };
+        // In one write: a kill in between can't move the baseline.
+        let left_out = LeftOut { revision: self.mailbox.revision, until: since.unwrap_or(now), up_to, keys };
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        if intake.skip(now, place, &left_out).await? { Ok(after) } else { Err(Broken::Outdated) }
     }
 
     /// Tells the server what is due.

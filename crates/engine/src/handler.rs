@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_core::address::{Address, NamedAddress};
 use postroom_core::id::{ContractId, LedgerId, MailboxId, RecordId};
+use postroom_core::ledger::HISTORIC;
 use postroom_core::mail::Mail;
 use postroom_storage::Committing;
 
@@ -39,6 +40,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Whether it was in its folder already when the folder was looked at under other numbers (UIDVALIDITY), and is not known: old
+    /// mail that the inbox's baseline left out, as a rule. A host that answers people or opens tickets does neither for it: it files
+    /// it, or asks a person. Its server was told nothing: it lies where it lay. [`HISTORIC`] is among its reasons.
+    #[must_use]
+    pub fn is_historic(&self) -> bool {
+        self.reasons.iter().any(|reason| reason == HISTORIC)
+    }
+
     /// The token of this call, for `complete_in` of a SQL store: a host that does its work in a transaction of its own has the mail
     /// completed in the same one, and answers [`Answer::Committed`].
     #[must_use]

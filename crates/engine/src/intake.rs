@@ -1,55 +1,47 @@
 //! Intake: fetched mails are parsed, sorted, threaded, and stored with their bytes, as many in one commit as have come.
 
 use std::slice::from_ref;
+use std::time::Duration;
 
-use postroom_core::contract::Contract;
 use postroom_core::id::LedgerId;
-use postroom_core::ledger::{Place, State};
-use postroom_core::mailbox::{AfterStore, Baseline, Inbox};
+use postroom_core::ledger::{HISTORIC, State};
+use postroom_core::mailbox::{AfterStore, Baseline};
 use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
-use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Received, Stored};
+use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Stored};
 use tokio::sync::mpsc::Receiver;
 
 use crate::collect::{Arrival, Collected};
 use crate::error::Result;
 use crate::event::Event;
-use crate::fetch::{Broken, DAY, Reader};
+use crate::fetch::{Broken, DAY, Pass, Reader};
 
 impl Reader<'_> {
     /// Stores what comes, until nothing more does.
     pub(crate) async fn store_all(
         &self,
-        inbox: &Inbox,
-        place: &Place,
-        contracts: &[Contract],
+        pass: &Pass<'_>,
         mut arrivals: Receiver<Arrival>,
     ) -> std::result::Result<(), Broken> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
-                Arrival::Mails(mails) => self.store(inbox, place, contracts, mails).await?,
+                Arrival::Mails(mails) => self.store(pass, mails).await?,
                 Arrival::UpTo(uid) => {
                     self.holds()?;
-                    intake.advance(self.worker.postroom.now(), place, uid).await?;
+                    intake.advance(pass.place, Reached::UpTo(uid)).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn store(
-        &self,
-        inbox: &Inbox,
-        place: &Place,
-        contracts: &[Contract],
-        mails: Vec<Collected>,
-    ) -> Result<()> {
+    async fn store(&self, pass: &Pass<'_>, mails: Vec<Collected>) -> Result<()> {
         let postroom = &self.worker.postroom;
         let now = postroom.now();
         let mut received = Vec::with_capacity(mails.len());
         for mail in mails {
-            received.push(self.received(inbox, place, contracts, now, mail).await?);
+            received.push(self.received(pass, now, mail).await?);
         }
         let intake: &dyn LedgerIntake = postroom.store();
         let stored = match intake.store(now, &received).await {
@@ -86,15 +78,9 @@ impl Reader<'_> {
         }
     }
 
-    async fn received(
-        &self,
-        inbox: &Inbox,
-        place: &Place,
-        contracts: &[Contract],
-        now: Timestamp,
-        collected: Collected,
-    ) -> Result<Received> {
+    async fn received(&self, pass: &Pass<'_>, now: Timestamp, collected: Collected) -> Result<Received> {
         let postroom = &self.worker.postroom;
+        let Pass { inbox, place, contracts, since } = *pass;
         let mail = parse(collected.head);
         let mut sorting = postroom.sorted(&mail, contracts).await?;
         if !collected.is_whole {
@@ -112,7 +98,12 @@ impl Reader<'_> {
             sorting.state = State::Ignored;
             sorting.reasons.push("baseline".to_owned());
         }
-        let safe = !matches!(sorting.state, State::Dead | State::Ignored);
+        let is_historic = is_historic(collected.arrived, since);
+        if is_historic {
+            sorting.reasons.push(HISTORIC.to_owned());
+        }
+        // What the inbox was told to leave out, people may have left there for a reason: it is not taken from them.
+        let is_told = !is_historic && !matches!(sorting.state, State::Dead | State::Ignored);
         Ok(Received {
             id: postroom.fresh(now, LedgerId::new)?,
             place: place.clone(),
@@ -127,11 +118,19 @@ impl Reader<'_> {
             message_id: mail.message_id.clone(),
             sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
             subject: mail.subject.clone(),
-            settle_at: if safe { settle_at(inbox.after(), now) } else { None },
+            settle_at: if is_told { settle_at(inbox.after(), now) } else { None },
             shown: collected.shown,
             raw: collected.raw,
         })
     }
+}
+
+/// How far a mail server's clock may be from the store's. What arrived in between counts as new.
+const CLOCKS: Duration = Duration::from_secs(60 * 60);
+
+/// Whether a mail that is not known was surely there when its folder was whole under other numbers, `since` then.
+fn is_historic(arrived: Option<Timestamp>, since: Option<Timestamp>) -> bool {
+    matches!((arrived, since), (Some(arrived), Some(since)) if arrived < since - CLOCKS)
 }
 
 /// Whether no mail can be stored just now.

@@ -114,7 +114,7 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
             worker.fails(id, error.failure(), error.to_string()).await;
         }
         Broken::Inside(error) => worker.store_failed(&error),
-        Broken::Lost => {}
+        Broken::Lost | Broken::Outdated => {}
     }
 }
 
@@ -280,7 +280,10 @@ async fn read(worker: &Worker, charge: &Charge, look: Look, stay: &mut Stay) -> 
     };
     let Some(inbox) = mailbox.settings.inbox() else { return Ok(Left::Disabled) };
     let reader = Reader { worker, mailbox: &mailbox, charge };
-    let round = reader.read(inbox, &mut *stay.session, &stay.folder, look).await?;
+    let round = match reader.read(inbox, &mut *stay.session, &stay.folder, look).await {
+        Err(Broken::Outdated) => return Ok(Left::Elsewhere),
+        round => round?,
+    };
     if stay.folder.is_live() {
         kept(worker, &round.told).await?;
     } else {

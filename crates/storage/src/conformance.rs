@@ -169,6 +169,7 @@ macro_rules! conformance_tests {
         );
         $crate::conformance_tests!(@$mode $with; ledger:
             a_place_is_first_then_known_and_another_epoch_is_renumbered
+            a_renumbered_place_is_known_once_a_pass_over_it_was_whole
             the_frontier_never_goes_back
             unknown_keys_are_those_that_the_ledger_does_not_have
             a_stored_mail_is_shown_with_every_field
@@ -177,6 +178,8 @@ macro_rules! conformance_tests {
             two_mails_of_the_same_bytes_in_one_epoch_are_two
             a_staged_content_becomes_real_with_its_row
             what_the_baseline_leaves_out_is_ignored_for_good
+            a_baseline_leaves_out_all_up_to_a_number_and_says_until_when
+            a_baseline_of_settings_that_have_changed_leaves_nothing_out
             many_mails_are_stored_by_one_call_in_their_order
             of_mails_that_are_stored_together_all_are_there_or_none
             a_renumbered_folder_is_recognised_by_its_bytes

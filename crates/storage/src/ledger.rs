@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postroom_core::id::{Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, RecordId, WorkerId};
-use postroom_core::ledger::{Event, Place, RemoteKey, State};
+use postroom_core::id::{
+    Actor, BodyId, ClaimId, ContractId, LedgerId, MailboxId, RecordId, Revision, WorkerId,
+};
+use postroom_core::ledger::{Event, HISTORIC, Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 use serde::Serialize;
 
@@ -82,13 +84,42 @@ pub enum Stored {
 pub enum Contact {
     /// The mailbox's folder was never seen: its baseline applies.
     First,
-    /// The folder was seen in another epoch: every mail is looked at and known ones are recognised.
-    Renumbered,
+    /// The folder was seen in another epoch, and never whole in this one: its mails are looked at and known ones are recognised.
+    Renumbered {
+        /// Mails up to this UID are all accounted for in this epoch; 0 for none.
+        frontier: u32,
+        /// All mail that had arrived by then was accounted for in another epoch; 1970 when none ever was.
+        since: Timestamp,
+    },
     /// The place was seen; mails up to this UID are all accounted for (0 where keys are not UIDs).
     Known {
         /// The frontier.
         frontier: u32,
     },
+}
+
+/// How far a pass over a place has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "stores record each in its own way")]
+pub enum Reached {
+    /// Every mail up to this UID is accounted for.
+    UpTo(u32),
+    /// Every mail that had arrived when the pass began, at this time, is.
+    Whole(Timestamp),
+}
+
+/// What a baseline leaves out of a place at its first contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
+pub struct LeftOut {
+    /// The mailbox's revision by which the baseline was read.
+    pub revision: Revision,
+    /// Everything that arrived before is left out: when the folder was looked at, or as far back as the baseline goes.
+    pub until: Timestamp,
+    /// Every mail up to this UID; 0 for none.
+    pub up_to: u32,
+    /// These mails besides, one row each.
+    pub keys: Vec<RemoteKey>,
 }
 
 /// A mail whose server has to be told something.
@@ -108,17 +139,20 @@ pub trait LedgerIntake: Send + Sync {
     /// What is known of a place.
     async fn contact(&self, place: &Place) -> Result<Contact>;
 
-    /// Records that the place was seen and that all mails up to `frontier` are accounted for. The frontier never goes
-    /// back within an epoch.
-    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()>;
+    /// Records that the place was seen, and how far a pass over it has come. Neither the frontier nor the time at which the place
+    /// was whole ever goes back within an epoch. A place that was renumbered is known once a whole pass over it is recorded.
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()>;
 
     /// Of these keys, those that the ledger does not have, in their order.
     async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>>;
 
-    /// Accounts for mails that the baseline leaves out, without their bytes: each becomes an ignored row with the reason
+    /// Accounts for mails that the baseline leaves out, without their bytes: each of the keys becomes an ignored row with the reason
     /// `baseline`, which can't be replayed. Known keys are left as they are. In the same transaction the place is seen: whatever
     /// happens next, no later contact is the first one, at which mail that came meanwhile would be left out, too.
-    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()>;
+    ///
+    /// Gives false, and changes nothing, when the mailbox has another revision by now: its baseline may be another one, and whoever
+    /// was stopped on the way here since he read it begins anew.
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool>;
 
     /// Stores mails with their bytes, all of them in one transaction that is on the medium when this returns, or none. No two
     /// of them have the same key. Gives what became of each; they count as stored in their order. A known key changes nothing; see
@@ -247,6 +281,15 @@ pub struct LedgerItem {
     pub arrived: Option<Timestamp>,
     /// When it was stored.
     pub stored_at: Timestamp,
+}
+
+impl LedgerItem {
+    /// Whether it was in its folder already when that was last looked at under other numbers, and was not known: [`HISTORIC`] is
+    /// among its reasons.
+    #[must_use]
+    pub fn is_historic(&self) -> bool {
+        self.reasons.iter().any(|reason| reason == HISTORIC)
+    }
 }
 
 /// One entry of a received mail's timeline.

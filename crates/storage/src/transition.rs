@@ -3,5 +3,6 @@
 
 pub mod lease;
 pub mod ledger;
+pub mod place;
 pub mod queue;
 pub mod registry;

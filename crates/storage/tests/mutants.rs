@@ -282,11 +282,32 @@ through! { QueueDesk:
 }
 
 through! { LedgerIntake:
-    fn skip(now: Timestamp, place: &Place, keys: &[RemoteKey]) -> ();
     fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
     fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
-    fn advance(now: Timestamp, place: &Place, frontier: u32) -> ();
     ;
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
+        self.inner.advance(place, reached).await?;
+        match reached {
+            Reached::UpTo(_) if self.is(Fault::KnownHalfway) => {
+                self.inner.advance(place, Reached::Whole(Timestamp::from_millis(1))).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
+        let mut left_out = left_out.clone();
+        if self.is(Fault::SkipsByOldSettings)
+            && let Some(mailbox) = self.inner.mailbox(place.mailbox).await?
+        {
+            left_out.revision = mailbox.revision;
+        }
+        if self.is(Fault::ForgetsHowFarBack) {
+            left_out.until = Timestamp::EPOCH;
+        }
+        self.inner.skip(now, place, &left_out).await
+    }
+
     async fn unknown(&self, place: &Place, keys: &[RemoteKey]) -> Result<Vec<RemoteKey>> {
         let mut place = place.clone();
         if self.is(Fault::IgnoresEpoch) && place.epoch > 0 {
@@ -297,7 +318,9 @@ through! { LedgerIntake:
 
     async fn contact(&self, place: &Place) -> Result<Contact> {
         match self.inner.contact(place).await? {
-            Contact::Renumbered if self.is(Fault::FrontierOfOneEpoch) => Ok(Contact::Known { frontier: 0 }),
+            Contact::Renumbered { .. } if self.is(Fault::FrontierOfOneEpoch) => {
+                Ok(Contact::Known { frontier: 0 })
+            }
             contact => Ok(contact),
         }
     }
@@ -451,6 +474,9 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::StealsInboxes, "watches::what_a_dead_watcher_had_is_taken_by_others_under_a_higher_fence"),
         (Fault::RevivesWatchers, "watches::a_watcher_that_wakes_after_its_lease_changes_nothing"),
         (Fault::HoardsInboxes, "watches::watchers_have_equal_shares_whoever_comes_or_goes"),
+        (Fault::KnownHalfway, "ledger::a_renumbered_place_is_known_once_a_pass_over_it_was_whole"),
+        (Fault::SkipsByOldSettings, "ledger::a_baseline_of_settings_that_have_changed_leaves_nothing_out"),
+        (Fault::ForgetsHowFarBack, "ledger::a_baseline_leaves_out_all_up_to_a_number_and_says_until_when"),
         (Fault::KeepsToShares, "watches::who_takes_all_takes_beyond_its_share_and_nothing_that_another_has"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {

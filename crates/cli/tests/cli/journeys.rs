@@ -1,11 +1,11 @@
 //! Mail out and mail in by the binary alone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postroom_testkit::Refusal;
 use serde_json::Value;
 
-use crate::desk::{Desk, finished};
+use crate::desk::{Desk, PASSWORD, finished};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -130,6 +130,41 @@ async fn a_received_mail_is_written_once_with_its_contract_and_reasons() {
     assert_eq!(desk.files("out"), files);
     assert_eq!(std::fs::metadata(&files[0]).expect("a file").modified().expect("a time"), before);
     assert_eq!(desk.call(&["ledger", "show", &id, "--raw"]).await.stdout, mail);
+}
+
+/// Over real IMAP. Would miss a mark that stands in the ledger and that nobody is shown.
+#[tokio::test]
+async fn old_mail_of_a_renumbered_folder_is_shown_as_historic() {
+    let desk = Desk::new().await;
+    let form = desk.inbox_form(&["mailbox", "add", "inbox"]);
+    let only_new: Vec<&str> = form.iter().map(|word| if word == "all" { "new" } else { word }).collect();
+    let inbox = desk.json_with(&only_new, PASSWORD).await.id();
+    desk.json(&["contract", "inbox", "ACME", &inbox]).await.document();
+    let run = ["run", "--until-idle", "--deliver-to", "out"];
+    let years_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let mail =
+        |subject: &str| format!("From: rui@client.example\r\nSubject: {subject}\r\n\r\nIt is broken.\r\n");
+    desk.server.deliver_dated("box@acme.example", "INBOX", mail("old"), years_ago);
+    desk.json(&run).await.document();
+    desk.server.deliver("box@acme.example", mail("known"));
+    desk.json(&run).await.document();
+    desk.server.reset_uid_validity("box@acme.example", "INBOX");
+    desk.server.deliver("box@acme.example", mail("new"));
+    desk.json(&run).await.document();
+
+    let written = desk.files("out").into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
+    let mut historic = written
+        .map(|path| serde_json::from_slice(&std::fs::read(path).expect("read")).expect("json"))
+        .map(|written: Value| (written["subject"].to_string(), written["historic"].clone()))
+        .collect::<Vec<_>>();
+    historic.sort_by(|one, other| one.0.cmp(&other.0));
+    let marked = [("known", false), ("new", false), ("old", true)];
+    assert_eq!(historic, marked.map(|(subject, is_old)| (format!("\"{subject}\""), is_old.into())));
+    let list = desk.call(&["ledger", "list"]).await.stdout;
+    assert_eq!(list.lines().filter(|line| line.contains("handled, historic")).count(), 1, "{list}");
+    let rows = desk.json(&["ledger", "list"]).await.lines();
+    let old = rows.iter().find(|row| row["subject"] == "old").expect("it is in the ledger");
+    assert_eq!(old["reasons"], serde_json::json!(["box", "historic"]));
 }
 
 #[tokio::test]

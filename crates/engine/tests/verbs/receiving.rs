@@ -8,12 +8,15 @@ use async_trait::async_trait;
 use postroom_core::contract::{Contract, Requesters};
 use postroom_core::id::{LedgerId, RecordId};
 use postroom_core::ledger::{Event, State};
-use postroom_core::mailbox::InboxDraft;
+use postroom_core::mailbox::{InboxDraft, Mailbox};
 use postroom_core::message::Submission;
 use postroom_engine::{Answer, Delivery, MessageHandler, Options, Postroom, Work};
 use postroom_storage::memory::MemoryStore;
-use postroom_storage::{Clock, Committing, HandlerResult, HealthBook, LedgerDesk, LedgerWork};
-use postroom_transport::{Error, ErrorKind, Stage};
+use postroom_storage::{
+    Change, Clock, Committing, HandlerResult, HealthBook, LedgerDesk, LedgerWork, Mailboxes, SecretWrite,
+};
+use postroom_transport::memory::MemoryIncoming;
+use postroom_transport::{Error, ErrorKind, IncomingSession, IncomingTransport, ProbeReport, Route, Stage};
 
 use crate::fixture::*;
 
@@ -366,4 +369,44 @@ async fn what_a_handler_says_to_have_committed_is_believed_only_when_it_stands_t
     assert_eq!(round().await.state, State::Handled);
     let record = desk.show(first.id).await.unwrap().unwrap();
     assert_eq!((record.attempts, record.timeline.last().unwrap().what.as_str()), (2, "handle"));
+}
+
+/// Has the inbox take everything when a reader connects, who has read its settings by then.
+struct Editing {
+    inner: Arc<MemoryIncoming>,
+    store: Arc<MemoryStore>,
+    edited: Mailbox,
+}
+
+#[async_trait]
+impl IncomingTransport for Editing {
+    async fn open(&self, route: &Route) -> postroom_transport::Result<Box<dyn IncomingSession>> {
+        let change = Change::new(self.edited.changed_at, actor());
+        // The second time it is a conflict.
+        let _ = Mailboxes::save(&*self.store, &change, &self.edited, SecretWrite::Keep).await;
+        self.inner.open(route).await
+    }
+
+    async fn probe<'a>(&self, route: &Route, folder: Option<&'a str>) -> ProbeReport {
+        self.inner.probe(route, folder).await
+    }
+}
+
+/// An operator widens the baseline before the reader writes what the old one leaves out. Would miss a write that counts whatever the
+/// settings are by now: the mail is left out for good. Seen to fail so.
+#[tokio::test]
+async fn a_baseline_that_is_widened_while_the_old_one_is_applied_counts() {
+    let house = House::with_inbox(Options::default(), form("new", "leave")).await;
+    house.arrives("ana@customer.example", "one", "");
+    let mut edited = house.inbox.clone();
+    edited.settings = inbox("imap.acme.example", form("all", "leave")).check().unwrap();
+    let (inner, store) = (house.incoming.clone(), house.store.clone());
+    let postroom = Postroom::builder(house.store.clone())
+        .with_keyring(house.keyring.clone())
+        .with_incoming(Arc::new(Editing { inner, store, edited }))
+        .with_handler(house.host.clone())
+        .build();
+    let run = postroom.run_with(Work::all().until_idle(), std::future::pending());
+    tokio::time::timeout(Duration::from_secs(20), run).await.expect("the worker becomes idle").unwrap();
+    assert_eq!(house.host.subjects(), ["one"]);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postroom_core::mailbox::InboxDraft;
 use postroom_engine::Options;
+use postroom_storage::Clock;
 use postroom_transport::{Error, ErrorKind, Stage};
 
 use crate::fixture::*;
@@ -32,6 +33,22 @@ impl House {
         self.incoming.reset_epoch(self.inbox.id, "INBOX");
     }
 
+    /// A mail that arrived so long ago.
+    fn asked(&self, subject: &str, ago: Duration) {
+        let mail = format!("From: ana@customer.example\r\nSubject: {subject}\r\n\r\nHello.\r\n");
+        self.incoming.deliver_dated(self.inbox.id, "INBOX", mail, self.clock.now() - ago);
+    }
+
+    fn asks_now(&self, subject: &str) {
+        self.asked(subject, Duration::ZERO);
+    }
+
+    /// What the host got, in its order, and whether it is historic.
+    fn handed(&self) -> Vec<(String, bool)> {
+        let got = self.host.got.lock().unwrap();
+        got.iter().map(|one| (one.mail.subject.clone(), one.is_historic())).collect()
+    }
+
     fn left(&self) -> usize {
         self.incoming.mails(self.inbox.id, "INBOX").len()
     }
@@ -53,6 +70,102 @@ async fn a_renumbered_folder_brings_nothing_twice_and_misses_nothing() {
     house.work().await;
     // Would miss a cursor by UID alone (all again, or none), and one by Message-ID (the copy is lost).
     assert_eq!(house.host.subjects(), ["gone", "one", "two", "three", "one"]);
+}
+
+fn only_new(per_round: u32) -> InboxDraft {
+    InboxDraft {
+        provider: "imaps".to_owned(),
+        baseline: Some("new".to_owned()),
+        after: Some("seen".to_owned()),
+        per_round: Some(per_round),
+        ..InboxDraft::default()
+    }
+}
+
+fn marked(mails: &[(&str, bool)]) -> Vec<(String, bool)> {
+    mails.iter().map(|(subject, is_historic)| ((*subject).to_owned(), *is_historic)).collect()
+}
+
+/// Would miss a replay of old mail as new (nothing is marked), and one that marks what came while nobody looked (a request that nobody
+/// answers). Seen to fail so, and without the hour that clocks may differ by.
+#[tokio::test]
+async fn what_the_baseline_left_out_comes_as_historic_when_its_folder_is_renumbered() {
+    let house = House::with_inbox(Options::default(), only_new(200)).await;
+    house.asks_now("left out");
+    house.clock.advance(DAY);
+    house.work().await;
+    house.asks_now("known");
+    house.work().await;
+    house.clock.advance(DAY);
+    // Nothing new: it is the last look that counts, not the last mail.
+    house.work().await;
+    house.renumber();
+    house.asked("by another clock", Duration::from_secs(59 * 60));
+    house.clock.advance(30 * DAY);
+    house.asked("in the gap", 29 * DAY);
+    house.asks("undated");
+    house.work().await;
+    let expected = marked(&[
+        ("known", false),
+        ("left out", true),
+        ("by another clock", false),
+        ("in the gap", false),
+        ("undated", false),
+    ]);
+    assert_eq!(house.handed(), expected);
+    let mails = house.incoming.mails(house.inbox.id, "INBOX");
+    let seen: Vec<bool> = mails.iter().map(|mail| mail.seen).collect();
+    assert_eq!(seen, [false, true, true, true, true], "what was left out lies as it lay");
+    let items = house.ledger().await;
+    let historic = items.iter().filter(|item| item.is_historic());
+    assert_eq!(historic.count(), 1);
+    // From now on the folder is known: what arrives late is new.
+    house.asked("moved here", 20 * DAY);
+    house.work().await;
+    assert_eq!(house.handed().last(), marked(&[("moved here", false)]).last());
+}
+
+/// More than one listing gives and one round takes, so that the frontier moves before the folder was looked at whole: what a worker that
+/// dies in between leaves. Would miss a frontier that makes a folder known: the rest of the old mail comes as new. Seen to fail so.
+#[tokio::test]
+async fn a_renumbered_folder_that_is_read_in_parts_is_historic_to_its_end() {
+    let house = House::with_inbox(Options::default(), only_new(505)).await;
+    let subjects: Vec<String> = (0..1015).map(|number| format!("old {number:04}")).collect();
+    for subject in &subjects {
+        house.asks_now(subject);
+    }
+    house.clock.advance(DAY);
+    house.work().await;
+    assert_eq!(house.handed(), []);
+    house.renumber();
+    house.work().await;
+    let mut handed = house.handed();
+    handed.sort();
+    assert_eq!(handed, subjects.into_iter().map(|subject| (subject, true)).collect::<Vec<_>>());
+}
+
+/// Would miss one that takes the last look for a whole one: what waits behind the most of a round is new mail, not old. Seen to fail so.
+#[tokio::test]
+async fn a_backlog_that_is_renumbered_before_it_was_read_is_not_historic() {
+    let house = House::with_inbox(Options::default(), only_new(505)).await;
+    house.work().await;
+    for number in 0..510 {
+        house.asks_now(&format!("new {number}"));
+    }
+    // After a week of downtime a round is read, and then the server breaks off.
+    house.clock.advance(7 * DAY);
+    house.incoming.fail_once(Error::new(ErrorKind::Disconnected, Stage::Settle));
+    house.work().await;
+    assert_eq!(house.handed().len(), 505);
+    // So that one round takes what is left.
+    for uid in 1..=100 {
+        house.incoming.expunge(house.inbox.id, "INBOX", uid);
+    }
+    house.renumber();
+    house.clock.advance(DAY);
+    house.work().await;
+    assert_eq!(house.handed().len(), 510);
+    assert!(house.handed().iter().all(|(_, is_historic)| !is_historic));
 }
 
 /// Would miss a key by UIDL alone: all mail again.

@@ -13,7 +13,7 @@ use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{InboxDraft, Status};
 use postroom_core::secret::SecretChange;
 use postroom_engine::{Options, Postroom, Work};
-use postroom_storage::{Contact, HealthBook, LedgerIntake, Portion, Watch, Watches, Way};
+use postroom_storage::{Contact, HealthBook, LedgerIntake, Portion, Reached, Watch, Watches, Way};
 use postroom_transport::memory::MemoryIncoming;
 use postroom_transport::{
     Access, BodySink, CloseReport, Effect, Error, ErrorKind, Folder, Hint, IncomingSession,
@@ -467,7 +467,7 @@ async fn a_reader_that_was_paused_past_its_lease_changes_nothing() {
                 let lease =
                     store.take(now, other, 1, Portion::All, now + Duration::from_secs(3600)).await.unwrap();
                 assert_eq!(lease.len(), 1, "the lease ran out");
-                store.advance(now, &there, 0).await.unwrap();
+                store.advance(&there, Reached::Whole(now)).await.unwrap();
             };
             // The store in memory never waits.
             let waker = std::task::Waker::noop();

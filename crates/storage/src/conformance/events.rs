@@ -120,7 +120,8 @@ pub(super) async fn received_mail_has_events_and_what_a_baseline_leaves_out_has_
     let store = subject.store;
     let inbox = add(&store, inbox("imap.example")).await;
     let place = place(inbox, 1);
-    store.skip(at(0), &place, &[RemoteKey::Uid(1)]).await.expect("skip");
+    let left_out = left_out(&store, &place, at(0), vec![RemoteKey::Uid(1)]).await;
+    assert!(store.skip(at(0), &place, &left_out).await.expect("skip"));
     let mail = received(2, &place, 2, "one");
     store_one(&store, at(1), &mail).await.expect("store");
     store.settled(at(2), &[mail.id]).await.expect("settled");

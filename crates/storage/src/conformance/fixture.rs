@@ -21,7 +21,7 @@ use postroom_core::time::Timestamp;
 
 use crate::Store;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{RawMail, Received, Stored};
+use crate::ledger::{LeftOut, RawMail, Received, Stored};
 use crate::queue::Enqueued;
 use crate::registry::Change;
 
@@ -243,6 +243,17 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         shown: None,
         raw: RawMail::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
     }
+}
+
+/// What a baseline leaves out that goes back to `until`, by the settings that the inbox has.
+pub(super) async fn left_out(
+    store: &Arc<dyn Store>,
+    place: &Place,
+    until: Timestamp,
+    keys: Vec<RemoteKey>,
+) -> LeftOut {
+    let mailbox = store.mailbox(place.mailbox).await.expect("mailbox").expect("it is registered");
+    LeftOut { revision: mailbox.revision, until, up_to: 0, keys }
 }
 
 /// Stores one mail in a call of its own.

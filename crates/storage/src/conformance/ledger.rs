@@ -10,7 +10,8 @@ use postroom_core::ledger::{Event, Place, RemoteKey, State};
 use postroom_core::time::Timestamp;
 
 use super::fixture::{
-    actor, add, at, contract_id, inbox, kind, ledger_id, place, received, save_contract, store_one, worker,
+    actor, add, at, change, contract_id, inbox, kind, ledger_id, left_out, place, received, save_contract,
+    store_one, worker,
 };
 use super::subject::Subject;
 use crate::Store;
@@ -18,8 +19,9 @@ use crate::bodies::{BodyRef, PIECE};
 use crate::error::ErrorKind;
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork,
-    RawMail, Received, Stored, Unsettled,
+    LeftOut, RawMail, Reached, Received, Stored, Unsettled,
 };
+use crate::registry::SecretWrite;
 
 async fn with_inbox(subject: Subject) -> (Arc<dyn Store>, Place) {
     let store = subject.store;
@@ -79,6 +81,20 @@ async fn next_due(store: &Arc<dyn Store>, seconds: i64) -> Option<Timestamp> {
     LedgerWork::next_due(&**store, at(seconds)).await.expect("next_due")
 }
 
+async fn contact(store: &Arc<dyn Store>, place: &Place) -> Contact {
+    store.contact(place).await.expect("contact")
+}
+
+async fn reach(store: &Arc<dyn Store>, place: &Place, reached: Reached) {
+    store.advance(place, reached).await.expect("advance");
+}
+
+/// Leaves out mails by the settings that the inbox has.
+async fn skip(store: &Arc<dyn Store>, seconds: i64, place: &Place, keys: Vec<RemoteKey>) {
+    let left_out = left_out(store, place, at(seconds), keys).await;
+    assert!(store.skip(at(seconds), place, &left_out).await.expect("skip"));
+}
+
 fn uids(uids: impl IntoIterator<Item = u32>) -> Vec<RemoteKey> {
     uids.into_iter().map(RemoteKey::Uid).collect()
 }
@@ -94,32 +110,53 @@ async fn whole(store: &Arc<dyn Store>, body: BodyId) -> Vec<u8> {
 
 pub(super) async fn a_place_is_first_then_known_and_another_epoch_is_renumbered(subject: Subject) {
     let (store, seven) = with_inbox(subject).await;
-    let contact = async |place: &Place| store.contact(place).await.expect("contact");
-    assert_eq!(contact(&seven).await, Contact::First);
-    store.advance(at(0), &seven, 0).await.expect("advance");
-    assert_eq!(
-        contact(&seven).await,
-        Contact::Known { frontier: 0 },
-        "an empty folder was seen all the same"
-    );
+    assert_eq!(contact(&store, &seven).await, Contact::First);
+    reach(&store, &seven, Reached::Whole(at(0))).await;
+    let known = Contact::Known { frontier: 0 };
+    assert_eq!(contact(&store, &seven).await, known, "an empty folder was seen all the same");
     let eight = place(seven.mailbox, 8);
-    assert_eq!(contact(&eight).await, Contact::Renumbered);
-    store.advance(at(1), &eight, 4_294_967_295).await.expect("advance");
-    assert_eq!(contact(&eight).await, Contact::Known { frontier: 4_294_967_295 });
-    assert_eq!(contact(&seven).await, Contact::Known { frontier: 0 }, "a server restored from its backup");
+    assert_eq!(contact(&store, &eight).await, Contact::Renumbered { frontier: 0, since: at(0) });
+    reach(&store, &eight, Reached::UpTo(4_294_967_295)).await;
+    reach(&store, &eight, Reached::Whole(at(1))).await;
+    assert_eq!(contact(&store, &eight).await, Contact::Known { frontier: 4_294_967_295 });
+    assert_eq!(contact(&store, &seven).await, known, "a server restored from its backup");
     for (folder, mailbox) in [("INBOX", seven.mailbox), ("clientes são paulo", seven.mailbox)] {
         let other = Place { mailbox, folder: folder.to_owned(), epoch: 7 };
-        assert_eq!(contact(&other).await, Contact::First, "{folder} is another folder");
+        assert_eq!(contact(&store, &other).await, Contact::First, "{folder} is another folder");
     }
     let other = add(&store, inbox("imap.acme.example")).await;
-    assert_eq!(contact(&place(other, 7)).await, Contact::First, "another mailbox");
+    assert_eq!(contact(&store, &place(other, 7)).await, Contact::First, "another mailbox");
+}
+
+/// A worker is killed in the middle of the first pass over a renumbered folder, and the folder renumbered again. Would miss a frontier that
+/// makes the place known: what is behind it would count as new.
+pub(super) async fn a_renumbered_place_is_known_once_a_pass_over_it_was_whole(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let (eight, nine) = (place(seven.mailbox, 8), place(seven.mailbox, 9));
+    reach(&store, &seven, Reached::UpTo(3)).await;
+    let first = contact(&store, &seven).await;
+    assert_eq!(first, Contact::Known { frontier: 3 }, "in the first epoch of all only the baseline counts");
+    let renumbered = |frontier, since| Contact::Renumbered { frontier, since };
+    assert_eq!(contact(&store, &eight).await, renumbered(0, Timestamp::EPOCH), "it was never whole");
+    reach(&store, &seven, Reached::Whole(at(5))).await;
+    reach(&store, &seven, Reached::Whole(at(3))).await;
+    reach(&store, &seven, Reached::UpTo(4)).await;
+    for (uid, frontier) in [(7, 7), (6, 7), (500, 500)] {
+        reach(&store, &eight, Reached::UpTo(uid)).await;
+        assert_eq!(contact(&store, &eight).await, renumbered(frontier, at(5)));
+    }
+    assert_eq!(contact(&store, &nine).await, renumbered(0, at(5)), "what was half done says nothing of when");
+    reach(&store, &eight, Reached::Whole(at(9))).await;
+    assert_eq!(contact(&store, &eight).await, Contact::Known { frontier: 500 });
+    assert_eq!(contact(&store, &nine).await, renumbered(0, at(9)), "the latest of all epochs");
+    assert_eq!(contact(&store, &seven).await, Contact::Known { frontier: 4 });
 }
 
 pub(super) async fn the_frontier_never_goes_back(subject: Subject) {
     let (store, place) = with_inbox(subject).await;
     for (frontier, after) in [(5, 5), (3, 5), (9, 9), (0, 9)] {
-        store.advance(at(0), &place, frontier).await.expect("advance");
-        assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: after });
+        reach(&store, &place, Reached::UpTo(frontier)).await;
+        assert_eq!(contact(&store, &place).await, Contact::Known { frontier: after });
     }
 }
 
@@ -283,17 +320,48 @@ pub(super) async fn a_staged_content_becomes_real_with_its_row(subject: Subject)
     assert_eq!(listed(&store, LedgerQuery::default()).await, [mail.id]);
 }
 
+/// All up to a number, which is one write; how far back it goes is known afterwards. Would miss a baseline that leaves no time behind: after a
+/// change of numbers what it left out would count as new.
+pub(super) async fn a_baseline_leaves_out_all_up_to_a_number_and_says_until_when(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let none = left_out(&store, &place, at(4), Vec::new()).await;
+    assert!(store.skip(at(9), &place, &LeftOut { up_to: 7, ..none }).await.expect("skip"));
+    assert_eq!(contact(&store, &place).await, Contact::Known { frontier: 7 });
+    let renumbered = Place { epoch: place.epoch + 1, ..place };
+    assert_eq!(contact(&store, &renumbered).await, Contact::Renumbered { frontier: 0, since: at(4) });
+    assert_eq!(listed(&store, LedgerQuery::default()).await, []);
+}
+
+/// A reader is stopped within its write of the first contact, and the inbox is told to take more meanwhile. Would miss a baseline that
+/// counts whatever the settings are by now: the mail would be left out for good.
+pub(super) async fn a_baseline_of_settings_that_have_changed_leaves_nothing_out(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let old = left_out(&store, &place, at(0), uids(1..=3)).await;
+    let mailbox = store.mailbox(place.mailbox).await.expect("mailbox").expect("it is registered");
+    store.save(&change(), &mailbox, SecretWrite::Keep).await.expect("save");
+    for late in [old.clone(), LeftOut { up_to: 3, keys: Vec::new(), ..old.clone() }] {
+        assert!(!store.skip(at(1), &place, &late).await.expect("skip"));
+    }
+    assert_eq!(contact(&store, &place).await, Contact::First);
+    assert_eq!(listed(&store, LedgerQuery::default()).await, []);
+    skip(&store, 2, &place, uids(1..=2)).await;
+    assert!(!store.skip(at(3), &place, &old).await.expect("skip"));
+    assert_eq!(store.unknown(&place, &uids(1..=3)).await.expect("unknown"), uids([3]));
+    store.remove(&change(), place.mailbox, None).await.expect("remove");
+    assert!(!store.skip(at(4), &place, &old).await.expect("skip"), "the inbox is gone");
+}
+
 pub(super) async fn what_the_baseline_leaves_out_is_ignored_for_good(subject: Subject) {
     let (store, place) = with_inbox(subject).await;
     keep(&store, &received(1, &place, 2, "bytes")).await;
     for _ in 0..2 {
-        store.skip(at(0), &place, &uids(1..=3)).await.expect("skip");
+        skip(&store, 0, &place, uids(1..=3)).await;
     }
-    let contact = store.contact(&place).await.expect("contact");
-    assert_eq!(contact, Contact::Known { frontier: 0 }, "no second contact is the first");
-    store.advance(at(0), &place, 3).await.expect("advance");
-    store.skip(at(0), &place, &uids(1..=1)).await.expect("skip");
-    assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: 3 });
+    let seen = contact(&store, &place).await;
+    assert_eq!(seen, Contact::Known { frontier: 0 }, "no second contact is the first");
+    reach(&store, &place, Reached::UpTo(3)).await;
+    skip(&store, 0, &place, uids(1..=1)).await;
+    assert_eq!(contact(&store, &place).await, Contact::Known { frontier: 3 });
     assert_eq!(store.unknown(&place, &uids(1..=4)).await.expect("unknown"), uids([4]));
     let ignored = LedgerQuery { state: Some(State::Ignored), ..LedgerQuery::default() };
     let items = LedgerDesk::list(&*store, &ignored).await.expect("list");
@@ -734,7 +802,8 @@ pub(super) async fn what_a_late_reader_writes_takes_nothing_back(subject: Subjec
     let (store, old) = with_inbox(subject).await;
     let new = place(old.mailbox, 8);
     keep_all(&store, &old, 1..=2).await;
-    store.advance(at(0), &old, 2).await.expect("advance");
+    reach(&store, &old, Reached::UpTo(2)).await;
+    reach(&store, &old, Reached::Whole(at(0))).await;
     // The other one: both are recognised under new numbers, a third is new.
     for (number, uid) in [(11, 51), (12, 52)] {
         let known = received(number, &new, uid, &format!("bytes {}", number - 10));
@@ -744,16 +813,17 @@ pub(super) async fn what_a_late_reader_writes_takes_nothing_back(subject: Subjec
         );
     }
     keep(&store, &received(3, &new, 53, "bytes 3")).await;
-    store.advance(at(1), &new, 53).await.expect("advance");
+    reach(&store, &new, Reached::UpTo(53)).await;
+    reach(&store, &new, Reached::Whole(at(1))).await;
     // The late one, which still sees the old numbers.
     let late = received(21, &old, 3, "bytes 3");
     assert_eq!(store_one(&store, at(2), &late).await.expect("store"), Stored::Recognised(ledger_id(3)));
-    store.advance(at(2), &old, 1).await.expect("advance");
-    store.advance(at(2), &new, 1).await.expect("advance");
-    store.skip(at(2), &new, &uids([51, 52])).await.expect("skip");
+    reach(&store, &old, Reached::UpTo(1)).await;
+    reach(&store, &new, Reached::UpTo(1)).await;
+    skip(&store, 2, &new, uids([51, 52])).await;
     store.settled(at(2), &[ledger_id(1)]).await.expect("settled");
-    assert_eq!(store.contact(&new).await.expect("contact"), Contact::Known { frontier: 53 });
-    assert_eq!(store.contact(&old).await.expect("contact"), Contact::Known { frontier: 2 });
+    assert_eq!(contact(&store, &new).await, Contact::Known { frontier: 53 });
+    assert_eq!(contact(&store, &old).await, Contact::Known { frontier: 2 });
     let all = listed(&store, LedgerQuery::default()).await;
     assert_eq!(all, [1, 2, 3].map(ledger_id), "no mail is there twice");
     for number in 1..=3 {
@@ -773,10 +843,10 @@ pub(super) async fn the_ledger_survives_a_reopening(subject: Subject) {
     let store = &subject.store;
     let place = place(add(store, inbox("imap.acme.example")).await, 7);
     keep_all(store, &place, 1..=2).await;
-    store.advance(at(0), &place, 2).await.expect("advance");
+    reach(store, &place, Reached::UpTo(2)).await;
     let claimed = claim_one(store, 0).await;
     let store = subject.restarted().await;
-    assert_eq!(store.contact(&place).await.expect("contact"), Contact::Known { frontier: 2 });
+    assert_eq!(contact(&store, &place).await, Contact::Known { frontier: 2 });
     assert_eq!(store.unknown(&place, &uids([1, 2, 3])).await.expect("unknown"), uids([3]));
     let body = show(&store, ledger_id(2)).await.body.expect("it has its bytes");
     assert_eq!(whole(&store, body).await, b"bytes 2");

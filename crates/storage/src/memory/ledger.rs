@@ -13,10 +13,12 @@ use crate::bodies::BodyRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
-    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, RawMail, Received, Stored, Unsettled,
+    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Stored,
+    Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
+use crate::transition::place::{PlaceRow, contact};
 
 impl StoredMail {
     fn item(&self) -> LedgerItem {
@@ -85,6 +87,12 @@ impl Rows {
         self.stored.push(mail.id);
         self.ledger.insert(mail.id, one);
         self.publish_received(mail.id);
+    }
+
+    /// Writes what is known of a place beside what is there.
+    fn reach(&mut self, place: &Place, reached: PlaceRow) {
+        let its = (place.mailbox, place.folder.clone(), place.epoch);
+        self.places.entry(its).and_modify(|row| *row = row.max(reached)).or_insert(reached);
     }
 
     /// The oldest row of the same bytes whose key is of another epoch of the same folder, or not in the box any more.
@@ -170,19 +178,15 @@ impl Rows {
 impl LedgerIntake for MemoryStore {
     async fn contact(&self, place: &Place) -> Result<Contact> {
         let rows = self.rows();
-        let known = rows.places.get(&(place.mailbox, place.folder.clone(), place.epoch));
-        let mut folders = rows.places.keys().map(|(mailbox, folder, _)| (*mailbox, folder));
-        Ok(match known {
-            Some(frontier) => Contact::Known { frontier: *frontier },
-            None if folders.any(|seen| seen == (place.mailbox, &place.folder)) => Contact::Renumbered,
-            None => Contact::First,
-        })
+        let its = (place.mailbox, place.folder.clone(), place.epoch);
+        let elsewhere = rows.places.iter().filter(|((mailbox, folder, epoch), _)| {
+            (*mailbox, folder) == (place.mailbox, &place.folder) && *epoch != place.epoch
+        });
+        Ok(contact(rows.places.get(&its).copied(), elsewhere.map(|(_, row)| row.whole_at).max()))
     }
 
-    async fn advance(&self, _: Timestamp, place: &Place, frontier: u32) -> Result<()> {
-        let mut rows = self.rows();
-        let known = rows.places.entry((place.mailbox, place.folder.clone(), place.epoch)).or_default();
-        *known = frontier.max(*known);
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
+        self.rows().reach(place, PlaceRow::of(reached));
         Ok(())
     }
 
@@ -191,9 +195,12 @@ impl LedgerIntake for MemoryStore {
         Ok(keys.iter().filter(|key| !rows.remote.contains_key(&remote(place, key))).cloned().collect())
     }
 
-    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
         let mut rows = self.rows();
-        for key in keys {
+        if rows.mailboxes.get(&place.mailbox).is_none_or(|mailbox| mailbox.revision != left_out.revision) {
+            return Ok(false);
+        }
+        for key in &left_out.keys {
             if rows.remote.contains_key(&remote(place, key)) {
                 continue;
             }
@@ -219,8 +226,8 @@ impl LedgerIntake for MemoryStore {
             };
             rows.insert_received(now, &mail, None, None);
         }
-        rows.places.entry((place.mailbox, place.folder.clone(), place.epoch)).or_default();
-        Ok(())
+        rows.reach(place, PlaceRow::behind(left_out));
+        Ok(true)
     }
 
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {

@@ -23,6 +23,7 @@ use crate::ledger::{LedgerEntry, LedgerItem};
 use crate::queue::TimelineEntry;
 use crate::registry::{AuditEntry, Health, Scope};
 use crate::transition::ledger::LedgerRow;
+use crate::transition::place::PlaceRow;
 use crate::transition::queue::QueueRow;
 use crate::watches::Way;
 
@@ -60,8 +61,8 @@ pub(super) struct Rows {
     /// Received mails in the order in which they were stored.
     pub(super) stored: Vec<LedgerId>,
     pub(super) remote: BTreeMap<RemoteMail, LedgerId>,
-    /// The frontier of each folder's epoch.
-    pub(super) places: BTreeMap<(MailboxId, String, u32), u32>,
+    /// What is known of each folder's epochs.
+    pub(super) places: BTreeMap<(MailboxId, String, u32), PlaceRow>,
     /// The events, by number: what each is, is read where it happened.
     pub(super) events: BTreeMap<EventNumber, Told>,
     pub(super) last_event: i64,

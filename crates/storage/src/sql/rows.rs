@@ -21,10 +21,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Contact;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 use crate::ledger::Received;
+use crate::transition;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 use crate::transition::ledger::LedgerRow;
+use crate::transition::place::PlaceRow;
 use crate::watches::{Watch, Way};
 
 /// A row that was written by a newer release, or damaged.
@@ -74,6 +77,20 @@ where
 /// A point in time.
 pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
+}
+
+/// The frontier of a place, when it was whole, and when another epoch of its folder last was: the answer of each store's CONTACT.
+pub(super) type Contacted = (Option<i64>, Option<i64>, Option<i64>);
+
+/// What these say of the place.
+pub(super) fn contact((frontier, whole_at, elsewhere): Contacted) -> Result<Contact> {
+    let row = match (frontier, whole_at) {
+        (Some(frontier), Some(whole_at)) => {
+            Some(PlaceRow { frontier: small(frontier)?, whole_at: time(whole_at) })
+        }
+        _ => None,
+    };
+    Ok(transition::place::contact(row, elsewhere.map(time)))
 }
 
 /// The day of a tally: days since 1970-01-01, in UTC.

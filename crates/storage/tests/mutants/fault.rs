@@ -45,6 +45,12 @@ pub(crate) enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// It does once a part of it was looked at.
+    KnownHalfway,
+    /// A baseline counts by whatever settings it was read.
+    SkipsByOldSettings,
+    /// A baseline does not say until when it leaves mail out.
+    ForgetsHowFarBack,
     /// A UID counts without its UIDVALIDITY.
     IgnoresEpoch,
     /// Whoever says that he committed is believed.

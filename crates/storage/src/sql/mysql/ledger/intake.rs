@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use postroom_core::id::{LedgerId, MailboxId};
+use postroom_core::id::{LedgerId, MailboxId, Revision};
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
@@ -14,16 +14,18 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
-use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
+use crate::transition::place::PlaceRow;
 
 pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
-    EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = ? AND folder = ?)";
+    (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
+    (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch <> ?)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
 pub(in crate::sql::mysql) const LOOK: &str = concat!(
@@ -112,18 +114,21 @@ async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) 
     row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
-async fn advance_in(
-    tx: &mut MySqlConnection,
-    now: Timestamp,
-    place: &Place,
-    frontier: u32,
-) -> sqlx::Result<()> {
+/// Writes what is known of a place beside what is there.
+async fn reach(tx: &mut MySqlConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
     let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
         VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
-        frontier = GREATEST(frontier, VALUES(frontier)), seen_at = VALUES(seen_at)";
+        frontier = GREATEST(frontier, VALUES(frontier)), seen_at = GREATEST(seen_at, VALUES(seen_at))";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-    query.execute(tx).await.map(drop)
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Whether the mailbox still has this revision. Nobody changes it before the transaction ends.
+async fn is_still(tx: &mut MySqlConnection, mailbox: MailboxId, revision: Revision) -> sqlx::Result<bool> {
+    let sql = "SELECT revision FROM postroom_mailbox WHERE id = ? LOCK IN SHARE MODE";
+    let found: Option<(i64,)> = sqlx::query_as(sql).bind(mailbox.number()).fetch_optional(tx).await?;
+    Ok(found == Some((revision.number(),)))
 }
 
 #[async_trait]
@@ -132,20 +137,19 @@ impl LedgerIntake for MySqlStore {
         const STAGE: &str = "look a place up";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-        let query = query.bind(i64::from(place.epoch)).bind(place.mailbox.number());
-        let row = query.bind(place.folder.as_bytes()).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (frontier, is_seen): (Option<i64>, bool) = read.finish(row).await?;
-        Ok(match frontier {
-            Some(frontier) => Contact::Known { frontier: small(frontier)? },
-            None if is_seen => Contact::Renumbered,
-            None => Contact::First,
-        })
+        let mut query = query.bind(i64::from(place.epoch));
+        for _ in 0..2 {
+            query = query.bind(place.mailbox.number()).bind(place.folder.as_bytes());
+            query = query.bind(i64::from(place.epoch));
+        }
+        let row = query.fetch_one(&mut *read).await.map_err(failed(STAGE));
+        contact(read.finish(row).await?)
     }
 
-    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
         const STAGE: &str = "advance a frontier";
         write!(self.connections, STAGE, |tx| {
-            advance_in(tx, now, place, frontier).await.map_err(failed(STAGE))
+            reach(tx, place, PlaceRow::of(reached)).await.map_err(failed(STAGE))
         })
     }
 
@@ -166,18 +170,22 @@ impl LedgerIntake for MySqlStore {
         read.finish(Ok(unknown)).await
     }
 
-    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
         const STAGE: &str = "record a baseline";
         let row = |key: &RemoteKey| Ok(json!([hex(new_ledger_id(now)?.uuid()), key]));
-        let rows = keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let rows = left_out.keys.iter().map(row).collect::<Result<Vec<_>>>()?;
         write!(self.connections, STAGE, |tx| {
             locks::intake(tx, place.mailbox).await?;
+            if !is_still(tx, place.mailbox, left_out.revision).await.map_err(failed(STAGE))? {
+                return Ok(false);
+            }
             for rows in rows.chunks(TOGETHER) {
                 let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_bytes());
                 let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(to_json(rows)?);
                 query.execute(&mut *tx).await.map_err(failed(STAGE))?;
             }
-            advance_in(tx, now, place, 0).await.map_err(failed(STAGE))
+            reach(tx, place, PlaceRow::behind(left_out)).await.map_err(failed(STAGE))?;
+            Ok(true)
         })
     }
 

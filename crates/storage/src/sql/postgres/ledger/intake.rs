@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use postroom_core::id::{LedgerId, MailboxId};
+use postroom_core::id::{LedgerId, MailboxId, Revision};
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
@@ -14,15 +14,17 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
-use crate::sql::rows::{hex, new_ledger_id, small, text, to_json};
+use crate::sql::rows::{contact, hex, new_ledger_id, text, to_json};
+use crate::transition::place::PlaceRow;
 
 pub(in crate::sql::postgres) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
-    EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2)";
+    (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
+    (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch <> $3)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
 pub(in crate::sql::postgres) const LOOK: &str = "SELECT
@@ -93,13 +95,22 @@ async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> 
     row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
-async fn advance_in(tx: &mut PgConnection, now: Timestamp, place: &Place, frontier: u32) -> sqlx::Result<()> {
+/// Writes what is known of a place beside what is there.
+async fn reach(tx: &mut PgConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
     let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
-        SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier), seen_at = excluded.seen_at";
+        SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier),
+            seen_at = greatest(postroom_ledger_place.seen_at, excluded.seen_at)";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-    query.execute(tx).await.map(drop)
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Whether the mailbox still has this revision. Nobody changes it before the transaction ends.
+async fn is_still(tx: &mut PgConnection, mailbox: MailboxId, revision: Revision) -> sqlx::Result<bool> {
+    let sql = "SELECT revision FROM postroom_mailbox WHERE id = $1 FOR SHARE";
+    let found: Option<(i64,)> = sqlx::query_as(sql).bind(mailbox.number()).fetch_optional(tx).await?;
+    Ok(found == Some((revision.number(),)))
 }
 
 #[async_trait]
@@ -109,18 +120,13 @@ impl LedgerIntake for PgStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_str());
         let row = query.bind(i64::from(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (frontier, is_seen): (Option<i64>, bool) = read.finish(row).await?;
-        Ok(match frontier {
-            Some(frontier) => Contact::Known { frontier: small(frontier)? },
-            None if is_seen => Contact::Renumbered,
-            None => Contact::First,
-        })
+        contact(read.finish(row).await?)
     }
 
-    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
         const STAGE: &str = "advance a frontier";
         write!(self.connections, STAGE, |tx| {
-            advance_in(tx, now, place, frontier).await.map_err(failed(STAGE))
+            reach(tx, place, PlaceRow::of(reached)).await.map_err(failed(STAGE))
         })
     }
 
@@ -136,17 +142,21 @@ impl LedgerIntake for PgStore {
         Ok(rows.into_iter().filter_map(key).collect())
     }
 
-    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
         const STAGE: &str = "record a baseline";
         let row = |key: &RemoteKey| Ok(json!([hex(new_ledger_id(now)?.uuid()), key]));
-        let rows = keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let rows = left_out.keys.iter().map(row).collect::<Result<Vec<_>>>()?;
         let rows = to_json(&rows)?;
         write!(self.connections, STAGE, |tx| {
             locks::intake(tx, place.mailbox).await?;
+            if !is_still(tx, place.mailbox, left_out.revision).await.map_err(failed(STAGE))? {
+                return Ok(false);
+            }
             let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
             let query = query.bind(i64::from(place.epoch)).bind(rows.as_str()).bind(now.as_millis());
             query.execute(&mut *tx).await.map_err(failed(STAGE))?;
-            advance_in(tx, now, place, 0).await.map_err(failed(STAGE))
+            reach(tx, place, PlaceRow::behind(left_out)).await.map_err(failed(STAGE))?;
+            Ok(true)
         })
     }
 

@@ -1,7 +1,7 @@
 //! What fetchers write: places, baselines, received mails with their bytes, and what their servers were told.
 
 use async_trait::async_trait;
-use postroom_core::id::LedgerId;
+use postroom_core::id::{LedgerId, MailboxId, Revision};
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::time::Timestamp;
 use serde_json::json;
@@ -12,14 +12,16 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, Received, Stored, Unsettled};
-use crate::sql::rows::{hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
+use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
+use crate::transition::place::PlaceRow;
 
 pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
-    EXISTS (SELECT 1 FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2)";
+    (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
+    (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch <> ?3)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
 pub(in crate::sql::sqlite) const LOOK: &str = "SELECT
@@ -76,18 +78,37 @@ async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId])
     row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
 }
 
-async fn advance_in(
+/// Writes what is known of a place beside what is there.
+async fn reach(tx: &mut SqliteConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
+        VALUES (?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+        SET frontier = max(frontier, excluded.frontier), seen_at = max(seen_at, excluded.seen_at)";
+    let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
+    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Whether the mailbox still has this revision.
+async fn is_still(tx: &mut SqliteConnection, mailbox: MailboxId, revision: Revision) -> sqlx::Result<bool> {
+    let sql = "SELECT revision FROM postroom_mailbox WHERE id = ?";
+    let found: Option<(i64,)> = sqlx::query_as(sql).bind(mailbox.number()).fetch_optional(tx).await?;
+    Ok(found == Some((revision.number(),)))
+}
+
+async fn skip_in(
     tx: &mut SqliteConnection,
     now: Timestamp,
     place: &Place,
-    frontier: u32,
-) -> sqlx::Result<()> {
-    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-        VALUES (?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
-        SET frontier = max(frontier, excluded.frontier), seen_at = excluded.seen_at";
-    let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(frontier)).bind(now.as_millis());
-    query.execute(tx).await.map(drop)
+    left_out: &LeftOut,
+    rows: &str,
+) -> sqlx::Result<bool> {
+    if !is_still(tx, place.mailbox, left_out.revision).await? {
+        return Ok(false);
+    }
+    let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
+    query.bind(i64::from(place.epoch)).bind(rows).bind(now.as_millis()).execute(&mut *tx).await?;
+    reach(tx, place, PlaceRow::behind(left_out)).await?;
+    Ok(true)
 }
 
 #[async_trait]
@@ -97,18 +118,13 @@ impl LedgerIntake for SqliteStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_str());
         let row = query.bind(i64::from(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (frontier, is_seen): (Option<i64>, bool) = read.finish(row).await?;
-        Ok(match frontier {
-            Some(frontier) => Contact::Known { frontier: small(frontier)? },
-            None if is_seen => Contact::Renumbered,
-            None => Contact::First,
-        })
+        contact(read.finish(row).await?)
     }
 
-    async fn advance(&self, now: Timestamp, place: &Place, frontier: u32) -> Result<()> {
+    async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
         const STAGE: &str = "advance a frontier";
         let mut tx = self.connections.write(STAGE).await?;
-        let done = advance_in(&mut tx, now, place, frontier).await.map_err(failed(STAGE));
+        let done = reach(&mut tx, place, PlaceRow::of(reached)).await.map_err(failed(STAGE));
         tx.finish(done).await
     }
 
@@ -123,18 +139,14 @@ impl LedgerIntake for SqliteStore {
         Ok(rows.into_iter().filter_map(key).collect())
     }
 
-    async fn skip(&self, now: Timestamp, place: &Place, keys: &[RemoteKey]) -> Result<()> {
+    async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
         const STAGE: &str = "record a baseline";
         let row = |key: &RemoteKey| Ok(json!([hex(new_ledger_id(now)?.uuid()), key]));
-        let rows = keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let rows = left_out.keys.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let rows = to_json(&rows)?;
         let mut tx = self.connections.write(STAGE).await?;
-        let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let query = query.bind(i64::from(place.epoch)).bind(to_json(&rows)?).bind(now.as_millis());
-        let done = match query.execute(&mut *tx).await {
-            Ok(_) => advance_in(&mut tx, now, place, 0).await,
-            Err(error) => Err(error),
-        };
-        tx.finish(done.map_err(failed(STAGE))).await
+        let done = skip_in(&mut tx, now, place, left_out, &rows).await.map_err(failed(STAGE));
+        tx.finish(done).await
     }
 
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
