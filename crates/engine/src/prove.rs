@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroom_core::failure::Failure;
 use postroom_core::id::{ClaimId, MailboxId, QueueId};
 use postroom_core::mailbox::{Mailbox, SentCopy};
 use postroom_core::provider::Provider;
@@ -184,9 +183,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         Ok::<(), postroom_transport::Error>(())
     };
     if let Err(error) = looked.await {
-        // The inbox itself may be well: a missing Sent folder suspends nobody.
-        let failure = Failure::RetryAfter(None);
-        worker.fails(companion, failure, format!("look for mail in doubt: {}", said(&error))).await;
+        worker.fails_beside(companion, format!("look for mail in doubt: {}", said(&error))).await;
     }
 }
 

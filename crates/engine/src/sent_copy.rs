@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use postroom_core::failure::Failure;
 use postroom_core::id::MailboxId;
 
 use crate::error::said;
@@ -43,9 +42,7 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         };
         if let Err(error) = appended.await {
             session = None;
-            // The inbox itself may be well: a missing Sent folder suspends nobody.
-            let failure = Failure::RetryAfter(None);
-            worker.fails(companion.id, failure, format!("sent copy: {}", said(&error))).await;
+            worker.fails_beside(companion.id, format!("sent copy: {}", said(&error))).await;
         }
     }
     if let Some(session) = session {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use postroom_core::failure::Failure;
 use postroom_core::id::{LedgerId, Revision};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
-use postroom_storage::{HealthBook, LedgerIntake, Mailboxes, Way};
+use postroom_storage::{Health, HealthBook, LedgerIntake, Mailboxes, Way};
 use postroom_transport::{
     CloseReport, Error as TransportError, ErrorKind as TransportKind, Hint, IncomingSession, Stage,
 };
@@ -104,8 +104,9 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
     match broken {
         Broken::Server(error) if error.kind() == TransportKind::SignInRefused => {
             let book: &dyn HealthBook = worker.postroom.store();
-            let failures = book.health(id).await.map_or(0, |health| health.failures);
-            let parked = usize::try_from(failures).ok().and_then(|failures| PARKED.get(failures)).copied();
+            // Which one it is, the last rest says: no other failure has it rest for so long unless its server asks for that.
+            let rested = book.health(id).await.map_or(Duration::ZERO, |health| last_rest(&health));
+            let parked = PARKED.into_iter().find(|parked| *parked > rested);
             let failure = parked.map_or(Failure::Suspend, |parked| Failure::RetryAfter(Some(parked)));
             worker.fails(id, failure, said(&error)).await;
         }
@@ -115,6 +116,14 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
         }
         Broken::Inside(error) => worker.store_failed(&error),
         Broken::Lost | Broken::Outdated => {}
+    }
+}
+
+/// For how long an inbox was to be left alone after its last failure.
+fn last_rest(health: &Health) -> Duration {
+    match (health.failed_at, health.next_attempt) {
+        (Some(failed), Some(next)) => next.since(failed),
+        _ => Duration::ZERO,
     }
 }
 

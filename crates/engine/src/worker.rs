@@ -327,7 +327,23 @@ impl Worker {
         };
         // Whether it is recorded or not, the next success is news.
         let _ = self.record(mailbox, &sign).await;
-        let suspended = matches!(sign, Sign::Suspended { .. });
+        self.tell(mailbox, matches!(sign, Sign::Suspended { .. }), error);
+    }
+
+    /// Records what was asked of an inbox beside its reading and failed: a copy, a search. The inbox may be well: its health names it
+    /// where nothing else has failed, and neither rests for it nor counts it towards a rest.
+    pub(crate) async fn fails_beside(&self, inbox: MailboxId, error: String) {
+        let _one_by_one = self.failing.lock().await;
+        let book: &dyn HealthBook = self.postroom.store();
+        let is_well = |health: Health| health.failures == 0 && !health.suspended;
+        if book.health(inbox).await.is_ok_and(is_well) {
+            let sign = Sign::Failure { error: error.clone(), wait: Duration::ZERO };
+            let _ = self.record(inbox, &sign).await;
+        }
+        self.tell(inbox, false, error);
+    }
+
+    fn tell(&self, mailbox: MailboxId, suspended: bool, error: String) {
         tracing::warn!(target: "postroom", "mailbox {mailbox}: {error}");
         self.postroom.ports.observer.observe(&Event::Failed { mailbox, suspended, error });
     }
