@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postroom::core::contract::Contract;
-use postroom::core::id::WorkerId;
+use postroom::core::id::{MailboxId, WorkerId};
 use postroom::core::ledger::State;
 use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
 use postroom::core::secret::{SecretChange, SecretString};
 use postroom::storage::keyring::aead::AeadKeyring;
-use postroom::storage::{LedgerDesk, LedgerQuery, Portion, Watches};
+use postroom::storage::{HealthBook, LedgerDesk, LedgerQuery, Portion, Watches};
 use postroom::transport::by_protocol::ByProtocol;
-use postroom::{Answer, Delivery, MessageHandler, Postroom};
+use postroom::{Answer, Builder, Delivery, Event, MessageHandler, Observer, Postroom};
 use postroom_testkit::MailServer;
 use tokio::task::JoinSet;
 
@@ -70,13 +70,16 @@ async fn at(folder: &Path, after: Duration, twin: Twin, last: &str) -> Postroom 
 }
 
 fn over(folder: &Path, store: Wired, last: &str) -> Postroom {
+    builder(folder, store, last).build()
+}
+
+fn builder(folder: &Path, store: Wired, last: &str) -> Builder {
     let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     Postroom::builder(Arc::new(store))
         .with_keyring(Arc::new(keys))
         .with_incoming(Arc::new(ByProtocol::new()))
         .with_handler(Arc::new(Book { file: folder.join("calls"), last: last.to_owned() }))
         .with_options(options())
-        .build()
 }
 
 /// Receives until it aborts, when a test of this file starts it; otherwise it has nothing to do.
@@ -88,12 +91,12 @@ async fn child() {
 }
 
 /// An inbox whose mail is deleted once it is safe, three mails in it, and the contract that it belongs to.
-async fn filled(postroom: &Postroom, server: &MailServer) {
-    filled_of(BOX, "ACME", postroom, server).await;
+async fn filled(postroom: &Postroom, server: &MailServer) -> MailboxId {
+    filled_of(BOX, "ACME", postroom, server).await
 }
 
 /// As [`filled`], for this user's inbox, which is this contract's.
-async fn filled_of(user: &str, owner: &str, postroom: &Postroom, server: &MailServer) {
+async fn filled_of(user: &str, owner: &str, postroom: &Postroom, server: &MailServer) -> MailboxId {
     let form = InboxDraft {
         provider: "imaps".to_owned(),
         user: user.to_owned(),
@@ -113,6 +116,7 @@ async fn filled_of(user: &str, owner: &str, postroom: &Postroom, server: &MailSe
     for subject in SUBJECTS {
         server.deliver(user, format!("From: ana@customer.example\r\nSubject: {subject}\r\n\r\nHello.\r\n"));
     }
+    inbox.id
 }
 
 /// What does not hold when a worker with this store dies at this moment, if anything.
@@ -217,4 +221,49 @@ async fn a_worker_that_ends_by_itself_reads_all_inboxes_though_a_dead_one_counts
     work(&postroom).await;
     let items = LedgerDesk::list(&*store, &LedgerQuery::default()).await.unwrap();
     assert_eq!(items.len(), 2 * SUBJECTS.len());
+}
+
+/// Hears whether the whole store is said to fail.
+#[derive(Default)]
+struct Alarm(AtomicBool);
+
+impl Observer for Alarm {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::StoreFailed { .. }) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+// Seen to fail when whatever can't be read is taken for the store's fault: everybody rests, the mail is not answered and the inbox's health
+// says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_is_the_fault_of_its_mail_or_inbox_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MailServer::builder().account(BOX, "secret").start().await.unwrap();
+    let (store, clock) = sqlite(folder.path(), Duration::ZERO).await;
+    let inbox = filled(&over(folder.path(), Wired::ruled(store.clone(), |_| Wire::Whole), ""), &server).await;
+    let (contacts, pieces) = (AtomicBool::new(false), AtomicBool::new(false));
+    let rule = move |call: &str| match call {
+        "LedgerIntake::contact" if !contacts.swap(true, Ordering::SeqCst) => Wire::Damaged,
+        "Bodies::piece" if !pieces.swap(true, Ordering::SeqCst) => Wire::Damaged,
+        _ => Wire::Whole,
+    };
+    let alarm = Arc::new(Alarm::default());
+    let postroom = builder(folder.path(), Wired::ruled(store.clone(), rule), "");
+    let postroom = postroom.with_observer(alarm.clone()).build();
+    work(&postroom).await;
+    let health = HealthBook::health(&*store, inbox).await.unwrap();
+    assert!(health.last_error.is_some_and(|error| error.contains("contact")) && !health.suspended);
+    clock.advance(Duration::from_secs(60));
+    work(&postroom).await;
+    let states = async || {
+        let items = LedgerDesk::list(&*store, &LedgerQuery::default()).await.unwrap();
+        items.iter().filter(|item| item.state == State::Handled).count()
+    };
+    assert_eq!(states().await, SUBJECTS.len() - 1, "one is tried again by the schedule");
+    clock.advance(Duration::from_secs(3600));
+    work(&postroom).await;
+    assert_eq!(states().await, SUBJECTS.len());
+    assert!(!alarm.0.load(Ordering::SeqCst));
 }

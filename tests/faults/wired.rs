@@ -51,6 +51,8 @@ pub(crate) enum Wire {
     Cut,
     /// It does not arrive: the medium is full.
     Full,
+    /// It does not arrive: one row is damaged.
+    Damaged,
     /// It arrives and its answer is lost, as when a connection breaks during COMMIT.
     AnswerLost,
 }
@@ -103,6 +105,7 @@ impl Wired {
             Wire::Whole => answer.await,
             Wire::Cut => Err(Error::new(ErrorKind::Unavailable, call)),
             Wire::Full => Err(Error::new(ErrorKind::Full, call)),
+            Wire::Damaged => Err(Error::new(ErrorKind::Unreadable, call)),
             Wire::AnswerLost => answer.await.and(Err(Error::new(ErrorKind::Unavailable, call))),
         }
     }

@@ -117,6 +117,11 @@ impl Error {
         }
     }
 
+    /// Whether nobody's rows can be read or written just now, rather than those of one mailbox or mail.
+    pub(crate) fn is_everybodys(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Store(kind) if is_everybodys(kind))
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn failure(&self) -> Failure {
@@ -131,6 +136,11 @@ impl Error {
             ErrorKind::Directory | ErrorKind::Randomness => Failure::RetryAfter(None),
         }
     }
+}
+
+/// Whether a store with this error has nothing for anybody just now.
+pub(crate) fn is_everybodys(kind: &StoreKind) -> bool {
+    matches!(kind, StoreKind::Unavailable | StoreKind::Full | StoreKind::Schema)
 }
 
 impl fmt::Display for Error {

@@ -11,6 +11,7 @@ use postroom_core::mime::parse;
 use postroom_core::schedule::Schedule;
 use postroom_storage::{ClaimedMail, Committing, HandlerResult, LedgerWork, Mailboxes};
 
+use crate::error::Result;
 use crate::event::Event as Happened;
 use crate::handler::{Answer, Delivery};
 use crate::postroom::random;
@@ -26,31 +27,14 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     if claimed.attempt > worker.postroom.ports.options.handler_calls {
         return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
     }
-    let raw = match worker.postroom.read_body(claimed.body, Some(claimed.item.size)).await {
-        Ok(raw) => raw,
-        // The claim runs out, and the mail is tried again then.
-        Err(error) => return worker.store_failed(&error),
-    };
-    let item = &claimed.item;
-    let mut mail = parse(raw.clone());
-    let refused_attachments = match Mailboxes::mailbox(worker.postroom.store(), item.mailbox).await {
-        Ok(mailbox) => mailbox
-            .as_ref()
-            .and_then(|mailbox| mailbox.settings.inbox())
-            .map(|inbox| refuse(&mut mail, inbox)),
-        Err(error) => return worker.store_failed(&error),
-    };
-    let delivery = Delivery {
-        id: item.id,
-        attempt: claimed.attempt,
-        mailbox: item.mailbox,
-        contract: item.contract.clone(),
-        reasons: item.reasons.clone(),
-        record: item.record.clone(),
-        mail,
-        refused_attachments: refused_attachments.unwrap_or_default(),
-        raw,
-        claim: Committing { id: item.id, claim: claimed.claim },
+    let delivery = match delivery(&worker, &claimed).await {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            // What is everybody's costs the mail no call: the claim runs out, and the mail is tried again then.
+            let Some(error) = worker.not_everybodys(error) else { return };
+            tracing::warn!(target: "postroom", "mail {} can't be handed over: {error}", claimed.item.id);
+            return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
+        }
     };
     // A task of its own, so that a panic of the handler is an answer like any other. It ends with this future.
     let mut call = tokio::task::JoinSet::new();
@@ -60,6 +44,28 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
         Some(Err(_)) | None => Answer::Retry(Duration::ZERO),
     };
     finish(&worker, &claimed, answer).await;
+}
+
+/// A mail as its handler gets it.
+async fn delivery(worker: &Worker, claimed: &ClaimedMail) -> Result<Delivery> {
+    let item = &claimed.item;
+    let raw = worker.postroom.read_body(claimed.body, Some(item.size)).await?;
+    let mut mail = parse(raw.clone());
+    let mailbox = Mailboxes::mailbox(worker.postroom.store(), item.mailbox).await?;
+    let inbox = mailbox.as_ref().and_then(|mailbox| mailbox.settings.inbox());
+    let refused_attachments = inbox.map(|inbox| refuse(&mut mail, inbox)).unwrap_or_default();
+    Ok(Delivery {
+        id: item.id,
+        attempt: claimed.attempt,
+        mailbox: item.mailbox,
+        contract: item.contract.clone(),
+        reasons: item.reasons.clone(),
+        record: item.record.clone(),
+        mail,
+        refused_attachments,
+        raw,
+        claim: Committing { id: item.id, claim: claimed.claim },
+    })
 }
 
 /// Takes away the attachments that the inbox does not accept; gives their names.
@@ -83,7 +89,7 @@ async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
                 return worker.postroom.observe(&Happened::Handled { id: claim.id, event: Event::Handle });
             }
             Ok(false) => uncommitted = "it said committed, and nothing was under its claim; ",
-            Err(error) => return worker.store_failed(&error),
+            Err(error) => return lost(worker, claimed, error).await,
         }
     }
     let most = worker.postroom.ports.options.handler_calls;
@@ -116,6 +122,13 @@ async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
         Ok(false) => {
             tracing::info!(target: "postroom", "mail {}: the answer came too late to count", result.id)
         }
-        Err(error) => worker.store_failed(&error),
+        Err(error) => lost(worker, claimed, error).await,
+    }
+}
+
+/// An answer that can't be recorded: the claim runs out, and the mail is handed over again.
+async fn lost(worker: &Worker, claimed: &ClaimedMail, error: postroom_storage::Error) {
+    if let Some(error) = worker.not_everybodys(error) {
+        worker.fails_beside(claimed.item.mailbox, format!("mail {}: {error}", claimed.item.id)).await;
     }
 }

@@ -8,11 +8,11 @@ use postroom_core::ledger::{HISTORIC, State};
 use postroom_core::mailbox::{AfterStore, Baseline};
 use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
-use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Recognition, Stored};
+use postroom_storage::{LedgerIntake, Reached, Received, Recognition, Stored};
 use tokio::sync::mpsc::Receiver;
 
 use crate::collect::{Arrival, Collected};
-use crate::error::Result;
+use crate::error::{Result, is_everybodys};
 use crate::event::Event;
 use crate::fetch::{Broken, DAY, Pass, Reader};
 
@@ -131,11 +131,6 @@ const CLOCKS: Duration = Duration::from_secs(60 * 60);
 /// Whether a mail that is not known was surely there when its folder was whole under other numbers, `since` then.
 fn is_historic(arrived: Option<Timestamp>, since: Option<Timestamp>) -> bool {
     matches!((arrived, since), (Some(arrived), Some(since)) if arrived < since - CLOCKS)
-}
-
-/// Whether no mail can be stored just now.
-fn is_everybodys(kind: &StorageKind) -> bool {
-    matches!(kind, StorageKind::Unavailable | StorageKind::Full | StorageKind::Schema)
 }
 
 fn settle_at(after: &AfterStore, now: Timestamp) -> Option<Timestamp> {

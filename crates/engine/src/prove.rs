@@ -159,7 +159,12 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
     let route = match route.await {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(error) => return worker.store_failed(&error),
+        Err(error) => {
+            if let Some(error) = worker.not_everybodys(error) {
+                worker.fails_beside(companion, format!("look for mail in doubt: {error}")).await;
+            }
+            return;
+        }
     };
     let looked = async {
         let mut session = transport.open(&route).await?;
@@ -210,7 +215,7 @@ async fn look(
         Ok(Some(record)) if is_proof(&record) => {}
         Ok(_) => return Ok(()),
         Err(error) => {
-            worker.store_failed(&error);
+            unproved(worker, one, error);
             return Ok(());
         }
     }
@@ -225,9 +230,15 @@ async fn look(
         }
         // Somebody has settled it meanwhile.
         Ok(false) => {}
-        Err(error) => worker.store_failed(&error),
+        Err(error) => unproved(worker, one, error),
     }
     Ok(())
+}
+
+fn unproved(worker: &Worker, one: &Sought, error: postroom_storage::Error) {
+    if let Some(error) = worker.not_everybodys(error) {
+        tracing::warn!(target: "postroom", "mail {} stays in doubt: {error}", one.id);
+    }
 }
 
 #[cfg(test)]

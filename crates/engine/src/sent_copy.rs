@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use postroom_core::id::MailboxId;
 
-use crate::error::said;
+use crate::error::{Error, said};
 use crate::worker::{CopyOrder, Worker};
 
 /// Makes the copies that one companion gets, over one session as long as it lasts.
@@ -18,18 +18,18 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         Ok(_) => {
             return tracing::warn!(target: "postroom", "no sent copy: companion {companion} is not in use");
         }
-        Err(error) => return worker.store_failed(&error),
+        Err(error) => return fails(&worker, companion, error).await,
     };
     let route = match postroom.route(&companion).await {
         Ok(route) => route,
-        Err(error) => return worker.store_failed(&error),
+        Err(error) => return fails(&worker, companion.id, error).await,
     };
     let mut session = None;
     for order in orders {
         let content = match postroom.read_body(order.body, None).await {
             Ok(content) => content,
             Err(error) => {
-                worker.store_failed(&error);
+                fails(&worker, companion.id, error).await;
                 continue;
             }
         };
@@ -47,5 +47,12 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
     }
     if let Some(session) = session {
         session.close().await;
+    }
+}
+
+/// What keeps the copies from being made, if it is not everybody's.
+async fn fails(worker: &Worker, companion: MailboxId, error: Error) {
+    if let Some(error) = worker.not_everybodys(error) {
+        worker.fails_beside(companion, format!("sent copy: {error}")).await;
     }
 }

@@ -111,10 +111,13 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
             worker.fails(id, failure, said(&error)).await;
         }
         Broken::Server(error) => worker.fails(id, error.failure(), said(&error)).await,
-        Broken::Inside(error) if matches!(error.kind(), crate::ErrorKind::Sealing) => {
-            worker.fails(id, error.failure(), error.to_string()).await;
+        Broken::Inside(error) => {
+            let Some(error) = worker.not_everybodys(error) else { return };
+            // A row that can't be read now may be mended; a key that is missing is given with a restart.
+            let is_sealed = matches!(error.kind(), crate::ErrorKind::Sealing);
+            let failure = if is_sealed { Failure::Suspend } else { Failure::RetryAfter(None) };
+            worker.fails(id, failure, error.to_string()).await;
         }
-        Broken::Inside(error) => worker.store_failed(&error),
         Broken::Lost | Broken::Outdated => {}
     }
 }

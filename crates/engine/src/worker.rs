@@ -15,7 +15,7 @@ use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
@@ -261,6 +261,16 @@ impl Worker {
                 None => Some((now + first, first)),
             };
         }
+    }
+
+    /// Reports an error that is everybody's; gives back any other: one mailbox or mail is at fault, and all else goes on.
+    pub(crate) fn not_everybodys(&self, error: impl Into<Error>) -> Option<Error> {
+        let error = error.into();
+        if error.is_everybodys() {
+            self.store_failed(&error);
+            return None;
+        }
+        Some(error)
     }
 
     /// The store took a claim: what is due is begun at once again.
