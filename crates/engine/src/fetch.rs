@@ -11,7 +11,9 @@ use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{AfterStore, Baseline, Inbox, Mailbox};
 use postroom_core::time::Timestamp;
 use postroom_storage::{Contact, LedgerIntake, LeftOut, Reached};
-use postroom_transport::{Access, Effect, Error as TransportError, IncomingSession, Listed, Selected};
+use postroom_transport::{
+    Access, Effect, Error as TransportError, ErrorKind as TransportKind, IncomingSession, Listed, Selected,
+};
 use tokio::sync::mpsc::channel;
 
 use crate::charge::Charge;
@@ -38,6 +40,16 @@ pub(crate) struct Round {
     pub(crate) refused: Option<TransportError>,
     /// The mails that the server was told about.
     pub(crate) told: Vec<LedgerId>,
+    /// Why the server does not do what it was told; what was stored is.
+    pub(crate) unsettled: Option<TransportError>,
+}
+
+/// What a round tells the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    Due,
+    /// Nothing yet: it has refused that a moment ago.
+    Nothing,
 }
 
 /// How much of a folder is looked at.
@@ -162,9 +174,17 @@ impl Reader<'_> {
         session: &mut dyn IncomingSession,
         folder: &Folder,
         look: Look,
+        tell: Tell,
     ) -> Result<Round, Broken> {
         let mut round = self.store_new(inbox, session, folder, look).await?;
-        round.told = self.settle(inbox, session, &folder.place, &round).await?;
+        if tell == Tell::Nothing {
+            return Ok(round);
+        }
+        match self.settle(inbox, session, &folder.place, &round).await {
+            Ok(told) => round.told = told,
+            Err(Broken::Server(error)) if is_refusal(&error) => round.unsettled = Some(error),
+            Err(broken) => return Err(broken),
+        }
         Ok(round)
     }
 
@@ -350,6 +370,20 @@ fn at_once(mails: &[Listed]) -> usize {
         bytes <= CALL_BYTES
     });
     small.count().max(1)
+}
+
+/// Whether a server did not want to do what it was told. That ends no reading; where it ends the session, the next command says so.
+fn is_refusal(error: &TransportError) -> bool {
+    matches!(
+        error.kind(),
+        TransportKind::FolderMissing
+            | TransportKind::Refused
+            | TransportKind::Deferred
+            | TransportKind::Throttled
+            | TransportKind::InUse
+            | TransportKind::Unsupported
+            | TransportKind::TooLarge
+    )
 }
 
 fn effect(after: &AfterStore) -> Option<Effect> {

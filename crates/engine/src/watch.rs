@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_core::failure::Failure;
+use postroom_core::governor::rest;
 use postroom_core::id::{LedgerId, Revision};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_storage::{Health, HealthBook, LedgerIntake, Mailboxes, Way};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::charge::Charge;
 use crate::error::said;
-use crate::fetch::{Broken, Folder, Look, Reader};
+use crate::fetch::{Broken, Folder, Look, Reader, Tell};
 use crate::pace::Seat;
 use crate::postroom::random;
 use crate::worker::Worker;
@@ -78,11 +79,56 @@ struct Stay {
     on_trial: bool,
 }
 
+/// What a watch knows beyond one session.
+#[derive(Default)]
+struct Memory {
+    /// When the folder was listed last.
+    listed: Option<Instant>,
+    /// What the server refuses to be told, while the inbox is read all the same.
+    unsettled: Option<Box<Unsettled>>,
+}
+
+/// A server that refuses what it is told is asked again after ever longer rests.
+struct Unsettled {
+    until: Instant,
+    times: u32,
+    error: String,
+}
+
+impl Memory {
+    fn tell(&self) -> Tell {
+        let rests = self.unsettled.as_ref().is_some_and(|unsettled| Instant::now() < unsettled.until);
+        if rests { Tell::Nothing } else { Tell::Due }
+    }
+
+    /// The server was told what was due, or refused to be.
+    fn told(&mut self, refusal: Option<&TransportError>) {
+        let times = self.unsettled.as_ref().map_or(0, |unsettled| unsettled.times + 1);
+        self.unsettled = refusal.map(|error| {
+            let asked = if let Failure::RetryAfter(asked) = error.failure() { asked } else { None };
+            let seed = random().map(u64::from_be_bytes).unwrap_or_default();
+            Box::new(Unsettled {
+                until: Instant::now() + rest(times, asked, seed),
+                times,
+                error: said(error),
+            })
+        });
+    }
+
+    /// Records that the inbox works, but for that.
+    async fn works(&self, worker: &Worker, charge: &Charge) {
+        match &self.unsettled {
+            None => worker.works(charge.lease.mailbox).await,
+            Some(unsettled) => worker.works_but(charge.lease.mailbox, &unsettled.error).await,
+        }
+    }
+}
+
 /// Watches an inbox.
 pub(crate) async fn watch(worker: Arc<Worker>, charge: Arc<Charge>, until: Until) -> Watched {
-    let mut listed = None;
+    let mut memory = Memory::default();
     while !charge.is_ending() {
-        let visit = visit(&worker, &charge, until, &mut listed).await;
+        let visit = visit(&worker, &charge, until, &mut memory).await;
         match visit {
             Ok(Visit::Again(after)) => {
                 let _ = Box::pin(tokio::time::timeout(after, charge.ended())).await;
@@ -138,22 +184,18 @@ async fn registered(worker: &Worker, charge: &Charge) -> Result<Option<Mailbox>,
 }
 
 /// One session, from the connection to its end.
-async fn visit(
-    worker: &Worker,
-    charge: &Charge,
-    until: Until,
-    listed: &mut Option<Instant>,
-) -> Result<Visit, Broken> {
+async fn visit(worker: &Worker, charge: &Charge, until: Until, memory: &mut Memory) -> Result<Visit, Broken> {
     // What an idle watch keeps is small: everything else lives in boxes that are dropped before it idles.
     let Some(mut stay) = Box::pin(open(worker, charge)).await? else { return Ok(Visit::Over) };
-    let stayed = reside(worker, charge, until, listed, &mut stay).await;
-    Box::pin(leave(worker, charge, stay, stayed)).await
+    let stayed = reside(worker, charge, until, memory, &mut stay).await;
+    Box::pin(leave(worker, charge, memory, stay, stayed)).await
 }
 
 /// Closes the session, and records what its server keeps at the end only.
 async fn leave(
     worker: &Worker,
     charge: &Charge,
+    memory: &Memory,
     stay: Stay,
     stayed: Result<Visit, Broken>,
 ) -> Result<Visit, Broken> {
@@ -168,7 +210,7 @@ async fn leave(
     }
     // A polite end is a survival, too.
     if stay.on_trial && !stay.folder.is_live() {
-        worker.works(charge.lease.mailbox).await;
+        memory.works(worker, charge).await;
     }
     Ok(visit)
 }
@@ -204,7 +246,8 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
         () = charge.ended() => return Ok(None),
     };
     let book: &dyn HealthBook = postroom.store();
-    let on_trial = book.health(mailbox.id).await?.failures > 0;
+    // What it did not rest for is no fault of its sessions.
+    let on_trial = !last_rest(&book.health(mailbox.id).await?).is_zero();
     let folder = Reader { worker, mailbox: &mailbox, charge }.select(inbox, &mut *session).await;
     let folder = match folder {
         Ok(folder) => folder,
@@ -234,16 +277,16 @@ async fn reside(
     worker: &Worker,
     charge: &Charge,
     until: Until,
-    listed: &mut Option<Instant>,
+    memory: &mut Memory,
     stay: &mut Stay,
 ) -> Result<Visit, Broken> {
-    let mut look = match listed {
+    let mut look = match memory.listed {
         Some(at) if at.elapsed() < LIST => Look::IfNews,
         _ => Look::List,
     };
     let mut way = if stay.folder.is_live() { Way::Idle } else { Way::Poll };
     loop {
-        let left = Box::pin(read(worker, charge, look, stay)).await?;
+        let left = Box::pin(read(worker, charge, look, stay, memory)).await?;
         match left {
             _ if charge.is_ending() || worker.is_stopping() => return Ok(Visit::Over),
             Left::Disabled => return Ok(Visit::Over),
@@ -254,12 +297,12 @@ async fn reside(
             Left::Nothing => {}
         }
         if look == Look::List {
-            *listed = Some(Instant::now());
+            memory.listed = Some(Instant::now());
         }
         look = Look::List;
         charge.read(worker.postroom.now(), way);
         if !stay.on_trial {
-            worker.works(charge.lease.mailbox).await;
+            memory.works(worker, charge).await;
         }
         if until == Until::Read {
             return Ok(Visit::Over);
@@ -271,14 +314,20 @@ async fn reside(
             return Ok(visit);
         }
         if stay.on_trial && stay.opened.elapsed() >= SURVIVAL {
-            worker.works(charge.lease.mailbox).await;
+            memory.works(worker, charge).await;
             stay.on_trial = false;
         }
     }
 }
 
 /// Reads once.
-async fn read(worker: &Worker, charge: &Charge, look: Look, stay: &mut Stay) -> Result<Left, Broken> {
+async fn read(
+    worker: &Worker,
+    charge: &Charge,
+    look: Look,
+    stay: &mut Stay,
+    memory: &mut Memory,
+) -> Result<Left, Broken> {
     // So many inboxes are read at once; whoever has more to read goes to the end of the queue. It is never closed.
     let _turn = worker.readers.acquire().await;
     let mailbox = match stay.mailbox.take() {
@@ -292,10 +341,14 @@ async fn read(worker: &Worker, charge: &Charge, look: Look, stay: &mut Stay) -> 
     };
     let Some(inbox) = mailbox.settings.inbox() else { return Ok(Left::Disabled) };
     let reader = Reader { worker, mailbox: &mailbox, charge };
-    let round = match reader.read(inbox, &mut *stay.session, &stay.folder, look).await {
+    let tell = memory.tell();
+    let round = match reader.read(inbox, &mut *stay.session, &stay.folder, look, tell).await {
         Err(Broken::Outdated) => return Ok(Left::Elsewhere),
         round => round?,
     };
+    if tell == Tell::Due {
+        memory.told(round.unsettled.as_ref());
+    }
     if stay.folder.is_live() {
         kept(worker, &round.told).await?;
     } else {

@@ -353,6 +353,16 @@ impl Worker {
         self.tell(inbox, false, error);
     }
 
+    /// Records that an inbox works but for this, which its health names.
+    pub(crate) async fn works_but(&self, inbox: MailboxId, error: &str) {
+        let book: &dyn HealthBook = self.postroom.store();
+        let is_named = |health: Health| health.last_error.as_deref() == Some(error);
+        if !book.health(inbox).await.is_ok_and(is_named) {
+            self.works(inbox).await;
+            self.fails_beside(inbox, error.to_owned()).await;
+        }
+    }
+
     fn tell(&self, mailbox: MailboxId, suspended: bool, error: String) {
         tracing::warn!(target: "postroom", "mailbox {mailbox}: {error}");
         self.postroom.ports.observer.observe(&Event::Failed { mailbox, suspended, error });

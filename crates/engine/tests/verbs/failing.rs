@@ -9,6 +9,7 @@ use postroom_storage::{Health, HealthBook};
 use postroom_transport::{Error, ErrorKind, Stage};
 
 use crate::fixture::*;
+use crate::watching::{Running, reads, until};
 
 async fn health(house: &House) -> Health {
     let book: &dyn HealthBook = house.postroom.store();
@@ -74,4 +75,30 @@ async fn sent_copies_that_fail_neither_count_towards_the_rests_of_their_inbox_no
     house.submit("ACME", &["ana@customer.example"]).await;
     house.work().await;
     assert_eq!(rest(&house, &health(&house).await), parked);
+}
+
+/// Seen to fail when a refused settle ends the reading: a folder that is missing suspends the inbox, any other refusal has it rest. And when
+/// the server is told the same at each reading.
+#[tokio::test(start_paused = true)]
+async fn an_inbox_whose_server_refuses_what_it_is_told_is_read_all_the_same() {
+    for kind in [ErrorKind::FolderMissing, ErrorKind::Refused, ErrorKind::Deferred] {
+        let house = House::new().await;
+        house.incoming.fail(Error::new(kind, Stage::Settle));
+        house.arrives("ana@customer.example", "one", "");
+        let running = Running::begin(&house.postroom);
+        reads(&house, &["one"]).await;
+        until("named", async || health(&house).await.failures == 1).await;
+        house.incoming.recover();
+        house.arrives("ana@customer.example", "two", "");
+        reads(&house, &["one", "two"]).await;
+        let seen =
+            || house.incoming.mails(house.inbox.id, "INBOX").iter().map(|mail| mail.seen).collect::<Vec<_>>();
+        assert_eq!(seen(), [false, false], "not told again at once");
+        let refused = health(&house).await;
+        assert!(!refused.suspended && refused.next_attempt <= Some(house.postroom.now()), "{refused:?}");
+        assert!(refused.last_error.is_some_and(|error| error.contains("(at settle)")));
+        until("told again", async || seen() == [true, true]).await;
+        until("forgotten", async || health(&house).await.failures == 0).await;
+        running.stop().await;
+    }
 }
