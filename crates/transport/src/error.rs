@@ -221,13 +221,16 @@ impl Error {
             | ErrorKind::Settings
             | ErrorKind::PlaintextRefused
             | ErrorKind::NoSignInMethod
-            | ErrorKind::SignInRefused
-            | ErrorKind::FolderMissing => Failure::Suspend,
+            | ErrorKind::SignInRefused => Failure::Suspend,
+            // The folder that is read; one that mail is put into is missed by nothing but that.
+            ErrorKind::FolderMissing if self.stage != Stage::Settle => Failure::Suspend,
             // A final refusal of the greeting, of EHLO or of the sign-in is about the mailbox, not about a mail.
             ErrorKind::Refused if self.stage < Stage::MailFrom => Failure::Suspend,
-            ErrorKind::Refused | ErrorKind::TooLarge | ErrorKind::Unsupported | ErrorKind::Gone => {
-                Failure::GiveUp
-            }
+            ErrorKind::Refused
+            | ErrorKind::TooLarge
+            | ErrorKind::Unsupported
+            | ErrorKind::Gone
+            | ErrorKind::FolderMissing => Failure::GiveUp,
             ErrorKind::Unanswered => Failure::Doubt,
         }
     }
@@ -236,6 +239,24 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self.kind {
+            // Of a folder that mail is moved or copied into.
+            ErrorKind::FolderMissing if self.stage == Stage::Settle => {
+                "create the folder, or name another one by --after or --sent-copy; mail is read and sent all the same"
+            }
+            ErrorKind::Refused | ErrorKind::TooLarge | ErrorKind::Unsupported
+                if self.stage == Stage::Settle =>
+            {
+                "read the server's words; mend it there, or have mail left or kept elsewhere by --after or --sent-copy; \
+                 mail is read and sent all the same"
+            }
+            ErrorKind::Refused | ErrorKind::Unsupported if self.stage == Stage::Fetch => {
+                "read the server's words; the mail is asked for again, and other mail is read; if it stays, move it \
+                 out of the folder"
+            }
+            ErrorKind::TooLarge if self.stage == Stage::Fetch => {
+                "nothing, if the mail is not wanted: it is a dead letter, and other mail is read; else raise the \
+                 box's --max-message before such mail comes"
+            }
             ErrorKind::Unresolved => "check the server's name and this machine's DNS",
             ErrorKind::Unreachable => "check server and port, and that no firewall is in between",
             ErrorKind::TimedOut => {
@@ -339,4 +360,36 @@ pub(crate) fn bounded(text: &str) -> String {
         out.push('\u{2026}');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail with one remedy for each kind: who reads a box was told to send smaller attachments.
+    #[test]
+    fn the_remedy_fits_the_direction() {
+        let check = |kind, stage, want: &str, not: &str| {
+            let remedy = Error::new(kind, stage).remedy();
+            assert!(remedy.contains(want) && !remedy.contains(not), "{kind:?} at {stage}: {remedy}");
+        };
+        for kind in
+            [ErrorKind::FolderMissing, ErrorKind::Refused, ErrorKind::TooLarge, ErrorKind::Unsupported]
+        {
+            check(kind, Stage::Settle, "--after", "retry");
+        }
+        check(ErrorKind::TooLarge, Stage::Fetch, "--max-message", "attachments");
+        check(ErrorKind::TooLarge, Stage::Data, "attachments", "--max-message");
+        for kind in [ErrorKind::Refused, ErrorKind::Unsupported] {
+            check(kind, Stage::Fetch, "other mail is read", "retry");
+        }
+        check(ErrorKind::Refused, Stage::RcptTo, "retry", "is read");
+        check(ErrorKind::FolderMissing, Stage::Folder, "probe", "--after");
+    }
+
+    #[test]
+    fn a_folder_that_mail_is_put_into_suspends_nobody() {
+        assert_eq!(Error::new(ErrorKind::FolderMissing, Stage::Settle).failure(), Failure::GiveUp);
+        assert_eq!(Error::new(ErrorKind::FolderMissing, Stage::Folder).failure(), Failure::Suspend);
+    }
 }
