@@ -302,7 +302,7 @@ async fn reside(
         look = Look::List;
         charge.read(worker.postroom.now(), way);
         if !stay.on_trial {
-            memory.works(worker, charge).await;
+            Box::pin(memory.works(worker, charge)).await;
         }
         if until == Until::Read {
             return Ok(Visit::Over);
@@ -314,7 +314,7 @@ async fn reside(
             return Ok(visit);
         }
         if stay.on_trial && stay.opened.elapsed() >= SURVIVAL {
-            memory.works(worker, charge).await;
+            Box::pin(memory.works(worker, charge)).await;
             stay.on_trial = false;
         }
     }
