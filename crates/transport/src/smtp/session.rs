@@ -182,13 +182,18 @@ impl Session {
     }
 
     fn sign_in_error(&mut self, answer: &Answer, credentials: &Credentials) -> Error {
-        let kind = match answer.class() {
-            4 => ErrorKind::SignInUnavailable,
-            5 => ErrorKind::SignInRefused,
-            _ => ErrorKind::Protocol,
+        let sorted = answer.error(Stage::SignIn);
+        let error = match answer.class() {
+            // Servers count connections by account, which they know of only now.
+            4 if sorted.kind() == ErrorKind::Throttled => {
+                self.end();
+                sorted
+            }
+            4 => self.stream.fail(ErrorKind::SignInUnavailable),
+            5 => self.stream.fail(ErrorKind::SignInRefused),
+            _ => self.stream.fail(ErrorKind::Protocol),
         };
-        let reply = answer.reply().to_string();
-        self.stream.fail(kind).with_reply(&sasl::redacted(&reply, credentials))
+        error.with_reply(&sasl::redacted(&answer.reply().to_string(), credentials))
     }
 
     /// The greeting and the capabilities in words.
