@@ -53,6 +53,10 @@ impl OutgoingTransport for Dialled {
         self.inner.forget(mailbox).await;
     }
 
+    async fn close_idle(&self) {
+        self.inner.close_idle().await;
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

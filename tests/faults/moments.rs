@@ -187,6 +187,10 @@ impl OutgoingTransport for Watched {
         self.inner.forget(mailbox).await;
     }
 
+    async fn close_idle(&self) {
+        self.inner.close_idle().await;
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

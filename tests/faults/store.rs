@@ -84,6 +84,10 @@ impl OutgoingTransport for Server {
         self.inner.forget(mailbox).await;
     }
 
+    async fn close_idle(&self) {
+        self.inner.close_idle().await;
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

@@ -158,6 +158,9 @@ pub trait OutgoingTransport: Send + Sync {
     /// Closes the parked connections of a mailbox: its settings changed.
     async fn forget(&self, mailbox: MailboxId);
 
+    /// Closes the parked connections that have waited for long enough. A worker calls it each few seconds.
+    async fn close_idle(&self);
+
     /// Closes all parked connections.
     async fn close(&self);
 }

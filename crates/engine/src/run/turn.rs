@@ -17,7 +17,7 @@ use crate::dispatch::dispatch;
 use crate::error::Result;
 use crate::handle::handle;
 use crate::lanes::Signs;
-use crate::maintain::{maintain, maintain_ledger};
+use crate::maintain::{close_idle, maintain, maintain_ledger};
 use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
@@ -139,6 +139,11 @@ impl Turn {
             let worker = Arc::clone(&self.worker);
             self.spawn(Task::Upkeep, async move {
                 maintain(&worker).await;
+                Done::Nothing
+            });
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                close_idle(&worker).await;
                 Done::Nothing
             });
         }

@@ -303,6 +303,8 @@ impl OutgoingTransport for Slow {
 
     async fn forget(&self, _: MailboxId) {}
 
+    async fn close_idle(&self) {}
+
     async fn close(&self) {}
 }
 

@@ -209,5 +209,7 @@ impl OutgoingTransport for MemoryOutgoing {
         self.state().forgotten.push(mailbox);
     }
 
+    async fn close_idle(&self) {}
+
     async fn close(&self) {}
 }

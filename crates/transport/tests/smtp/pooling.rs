@@ -134,6 +134,8 @@ impl OutgoingTransport for Twin {
 
     async fn forget(&self, _: MailboxId) {}
 
+    async fn close_idle(&self) {}
+
     async fn close(&self) {}
 }
 
