@@ -183,8 +183,8 @@ impl OutgoingTransport for Watched {
         self.inner.probe(route, senders).await
     }
 
-    async fn forget(&self, mailbox: MailboxId) {
-        self.inner.forget(mailbox).await;
+    async fn close_parked(&self, mailbox: MailboxId) {
+        self.inner.close_parked(mailbox).await;
     }
 
     async fn close_idle(&self) {

@@ -86,7 +86,7 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
         Err(error) => {
             if lane.learns(&error) == Consequence::GoOn {
                 // Who waits for a connection counts with the server as well.
-                transport.forget(id).await;
+                transport.close_parked(id).await;
                 tracing::info!(target: "postroom", "outbox {id} goes on with fewer connections: {}", said(&error));
             } else {
                 worker.fails_since(id, Some(begun), error.failure(), said(&error)).await;

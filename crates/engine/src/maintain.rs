@@ -44,11 +44,11 @@ impl Postroom {
     ///
     /// # Errors
     /// Of the store; what was removed before stays removed.
-    pub async fn prune(&self) -> Result<Pruned> {
-        self.prune_until(|| false).await
+    pub async fn prune_sent(&self) -> Result<Pruned> {
+        self.prune_sent_until(|| false).await
     }
 
-    async fn prune_until(&self, is_enough: impl Fn() -> bool) -> Result<Pruned> {
+    async fn prune_sent_until(&self, is_enough: impl Fn() -> bool) -> Result<Pruned> {
         let desk: &dyn QueueDesk = self.store();
         let mut total = Pruned::default();
         loop {
@@ -122,7 +122,7 @@ pub(crate) async fn maintain(worker: &Worker) {
                 Err(error) => Err(error),
             };
             let tidied = match tidied {
-                Ok(_) => worker.postroom.prune_until(|| worker.is_stopping()).await.map(drop),
+                Ok(_) => worker.postroom.prune_sent_until(|| worker.is_stopping()).await.map(drop),
                 Err(error) => Err(error),
             };
             if let Err(error) = tidied {

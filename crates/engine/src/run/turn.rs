@@ -261,7 +261,7 @@ impl Turn {
             && let Some(outgoing) = self.worker.postroom.ports.outgoing.clone()
         {
             self.spawn(Task::Upkeep, async move {
-                outgoing.forget(id).await;
+                outgoing.close_parked(id).await;
                 Done::Nothing
             });
         }

@@ -159,7 +159,7 @@ impl OutgoingTransport for Town {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {
+    async fn close_parked(&self, _: MailboxId) {
         self.seen().closed.push(self.began.elapsed());
     }
 

@@ -186,7 +186,7 @@ impl OutgoingTransport for SmtpTransport {
         report
     }
 
-    async fn forget(&self, mailbox: MailboxId) {
+    async fn close_parked(&self, mailbox: MailboxId) {
         join_all(self.pool.clear(Some(mailbox)).into_iter().map(Session::quit)).await;
     }
 

@@ -202,7 +202,7 @@ async fn the_number_of_parked_connections_is_bounded() {
     assert!(server.wait_for(PATIENCE, |server| (open(server) == 4).then_some(())).await.is_some());
 }
 
-/// A lane that was connected before `forget` parks nothing after it.
+/// A lane that was connected before `close_parked` parks nothing after it.
 #[tokio::test]
 async fn a_connection_in_use_is_not_parked_when_its_settings_changed_meanwhile() {
     struct Forgetting<'a>(&'a SmtpTransport, TestLane);
@@ -213,7 +213,7 @@ async fn a_connection_in_use_is_not_parked_when_its_settings_changed_meanwhile()
             self.1.next().await
         }
         async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
-            self.0.forget(postroom_core::id::MailboxId::new(1)).await;
+            self.0.close_parked(postroom_core::id::MailboxId::new(1)).await;
             self.1.about_to_cross(attempt).await
         }
         async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
@@ -417,7 +417,7 @@ async fn a_future_dropped_at_any_await_leaves_no_connection_behind() {
             assert!(polls > 3, "it must be dropped half-way a few times");
             return;
         }
-        transport.forget(route.mailbox).await;
+        transport.close_parked(route.mailbox).await;
     }
     panic!("the conversation never ended by itself");
 }

@@ -132,7 +132,7 @@ impl OutgoingTransport for Twin {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {}
+    async fn close_parked(&self, _: MailboxId) {}
 
     async fn close_idle(&self) {}
 
