@@ -17,7 +17,7 @@ use crate::dispatch::dispatch;
 use crate::error::Result;
 use crate::handle::handle;
 use crate::lanes::Signs;
-use crate::maintain::{maintain, maintain_ledger};
+use crate::maintain::{close_idle, maintain, maintain_ledger};
 use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
@@ -141,6 +141,11 @@ impl Turn {
                 maintain(&worker).await;
                 Done::Nothing
             });
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                close_idle(&worker).await;
+                Done::Nothing
+            });
         }
         if self.work.receive {
             let worker = Arc::clone(&self.worker);
@@ -256,7 +261,7 @@ impl Turn {
             && let Some(outgoing) = self.worker.postroom.ports.outgoing.clone()
         {
             self.spawn(Task::Upkeep, async move {
-                outgoing.forget(id).await;
+                outgoing.close_parked(id).await;
                 Done::Nothing
             });
         }

@@ -29,6 +29,15 @@ async fn a_backlog_of_one_contract_does_not_hold_up_another_on_the_same_outbox()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_with_nothing_to_do_has_parked_connections_closed_in_time() {
+    let place = Place::new(1, Form(1, None, None), 1, 64).await;
+    place.work(MINUTE).await;
+    let swept = place.town.seen().swept.clone();
+    assert!(swept.windows(2).all(|two| two[1] - two[0] <= Duration::from_secs(5)), "{swept:?}");
+    assert!(*swept.last().unwrap() >= Duration::from_secs(55), "{swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_leaves_connections_to_others() {
     let place = Place::new(3, Form(100, None, None), 1, 8).await;
     place.town.silent.lock().unwrap().insert(place.outboxes[0]);

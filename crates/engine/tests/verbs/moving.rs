@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_core::mailbox::{InboxDraft, Status};
 use postroom_core::secret::SecretChange;
-use postroom_engine::Postroom;
+use postroom_engine::{Options, Pacing, Postroom, Work};
 use tokio::time::sleep;
 
 use crate::fixture::*;
 use crate::town::{Form, MINUTE, Place, outbox_of};
+use crate::watching::{Act, Odd, only_told, over, until};
 
 impl Place {
     /// Has the first outbox send by another server after so long, as the command line does it: in a process that has no
@@ -71,4 +73,37 @@ async fn an_outbox_whose_only_connection_never_rests_goes_on_by_its_new_settings
         tokio::join!(place.work(MINUTE), trickles, place.moves(Duration::from_millis(10_500), form));
     let (last, _) = place.moved();
     assert!(last <= edited + Duration::from_secs(2), "{last:?}, {edited:?}");
+}
+
+/// Whoever opened the secret of now for the settings of then would sign in to the old server with the new password.
+#[tokio::test]
+async fn an_inbox_that_is_moved_while_it_waits_for_its_turn_signs_in_to_its_new_server_only() {
+    let house = House::with_options(only_told()).await;
+    let form = || InboxDraft {
+        provider: "imaps".to_owned(),
+        baseline: Some("all".to_owned()),
+        ..InboxDraft::default()
+    };
+    let at = |server| inbox(server, form());
+    let second = at("imap.acme.example");
+    let second = house.postroom.register(&actor(), &second, password(), Status::Active).await.unwrap();
+    house.incoming.create_folder(second.id, "INBOX");
+    let odd = Odd::new(&house.incoming, |_, _| Act::Do);
+    let pacing = Pacing { per_second: 1, ..Pacing::default() };
+    let postroom = over(&house, &odd, Options { pacing, ..only_told() });
+    // Each once: the one that waited is not left out.
+    let running = postroom.run_with(Work::all().only_receiving().until_idle(), std::future::pending());
+    let servers = || odd.servers.lock().unwrap().clone();
+    let moves = async {
+        until("the first one connected", async || servers().len() == 1).await;
+        for (id, revision) in [(house.inbox.id, house.inbox.revision), (second.id, second.revision)] {
+            let (moved, secret) = (at("imap.new.example"), SecretChange::Set("n3w-canary".into()));
+            house.postroom.edit(&actor(), id, revision, &moved, secret).await.unwrap();
+        }
+    };
+    let (ran, ()) = tokio::join!(running, moves);
+    ran.unwrap();
+    let opened = [odd.opened(house.inbox.id), odd.opened(second.id)];
+    assert!(!opened.contains(&0), "{opened:?}");
+    assert!(servers()[1..].iter().all(|server| server == "imap.new.example"), "{:?}", servers());
 }

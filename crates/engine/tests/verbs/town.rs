@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) by: Vec<(Duration, String)>,
     /// When an outbox's parked connections were to be closed.
     pub(crate) closed: Vec<Duration>,
+    /// When those that wait for long were.
+    pub(crate) swept: Vec<Duration>,
 }
 
 /// Servers that take a mail a second on each connection, one host for all outboxes.
@@ -157,8 +159,12 @@ impl OutgoingTransport for Town {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {
+    async fn close_parked(&self, _: MailboxId) {
         self.seen().closed.push(self.began.elapsed());
+    }
+
+    async fn close_idle(&self) {
+        self.seen().swept.push(self.began.elapsed());
     }
 
     async fn close(&self) {}
