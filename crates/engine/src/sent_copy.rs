@@ -21,7 +21,9 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         Err(error) => return fails(&worker, companion, error).await,
     };
     let route = match postroom.route(&companion).await {
-        Ok(route) => route,
+        Ok(Some(route)) => route,
+        // The settings have changed: it is begun anew, by those of now.
+        Ok(None) => return worker.order_again(companion.id, orders),
         Err(error) => return fails(&worker, companion.id, error).await,
     };
     let mut session = None;
