@@ -37,6 +37,8 @@ mod proxy;
 mod receiving;
 #[path = "faults/replies.rs"]
 mod replies;
+#[path = "faults/restored.rs"]
+mod restored;
 #[path = "faults/stopping.rs"]
 mod stopping;
 #[path = "faults/store.rs"]
