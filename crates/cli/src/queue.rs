@@ -198,7 +198,7 @@ async fn reroute(session: &Session, id: QueueId, outbox: MailboxId) -> Result<()
 }
 
 async fn prune(session: &Session) -> Result<()> {
-    let pruned = session.postroom.prune().await?;
+    let pruned = session.postroom.prune_sent().await?;
     session.output.document(&pruned, || {
         format!("{} mails removed, and the contents of {} more", pruned.mails, pruned.bodies)
     })

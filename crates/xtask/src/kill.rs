@@ -28,7 +28,7 @@ mod stage;
 mod zombie;
 
 pub(crate) use receive::Plant;
-use receive::{Company, Numbers, Scene};
+use receive::{Company, Numbers, Relay, Scene};
 use stage::Stage;
 
 /// What `cargo xtask kill` takes.
@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// How many mails each queue has.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     mails: u32,
-    /// How many workers are killed in a round.
+    /// How many workers are killed at random moments in a round.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
     /// Kill workers that receive from a real server, instead of such that send. There are no zombies then.
@@ -111,7 +111,7 @@ impl Options {
     /// The same for receiving.
     pub(crate) fn short_receiving(server: IncomingKind, protocol: IncomingProtocol) -> Self {
         let short = Self::short(Store::Sqlite);
-        Self { rounds: 1, mails: 100, kills: 5, receive: true, server, protocol, ..short }
+        Self { rounds: 1, mails: 100, kills: 3, receive: true, server, protocol, ..short }
     }
 
     /// The same, broken on purpose. Numbers stay: behind new ones a copy of a mail that was taken away is that mail again.
@@ -149,7 +149,9 @@ pub(crate) fn rounds(options: &Options) -> Outcome<Tally> {
         let numbers = if options.same_numbers { Numbers::Stay } else { Numbers::Change };
         let company = if options.beside { Company::Second } else { Company::None };
         let (mails, kills, plant) = (options.mails, options.kills, options.plant);
-        let scene = Scene { server, protocol, numbers, company, plant, binary, database, mails, kills };
+        let relay = Relay::before(server.address(protocol))?;
+        let scene =
+            Scene { server, protocol, relay, numbers, company, plant, binary, database, mails, kills };
         let mut tally = Tally::default();
         let kind = format!("receive from {:?} by {protocol:?}", options.server);
         play(&mut tally, &kind, seeds(seed, options.rounds), |seed| receive::round(&scene, seed))?;

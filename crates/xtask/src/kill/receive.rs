@@ -1,6 +1,6 @@
 //! `cargo xtask kill --receive`: a receiving process is killed with SIGKILL at random moments while it fetches from a real server, another
-//! client uses the box, and in the middle all mails get other UIDs and UIDLs; afterwards the box's mails, the ledger and what the
-//! handler wrote are compared. What must hold then is in `account`.
+//! client uses the box, and in the middle all mails get other UIDs and UIDLs, and processes are killed while they look at these; afterwards
+//! the box's mails, the ledger and what the handler wrote are compared. What must hold then is in `account`.
 
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ use super::installation::Worker;
 mod account;
 mod client;
 mod office;
+mod pass;
+mod relay;
 mod scene;
 
 use office::Office;
+pub(crate) use relay::Relay;
 use scene::Take;
 pub(crate) use scene::{Company, Numbers, Plant, Scene};
 
@@ -53,11 +56,12 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
         Company::Second => Some(office.worker(&[])?),
         Company::None => None,
     };
+    let mut inside = 0;
     for kill in 0..scene.kills {
         if kill == scene.kills / 2 && scene.numbers == Numbers::Change {
             // Nobody may be signed in then.
             let paused = second.take().map(stop).transpose()?;
-            office.renumber()?;
+            inside = pass::kill_inside(office, dice)?;
             second = paused.map(|()| office.worker(&[])).transpose()?;
         }
         office.put(share, dice)?;
@@ -95,7 +99,7 @@ fn kill_and_compare(office: &mut Office<'_>, scene: &Scene, dice: &mut Dice) -> 
         return Err(format!("{} faults\n  {}", faults.len(), shown.join("\n  ")));
     }
     Ok(format!(
-        "{} mails were handled once each, {} more were taken away by the other client unseen, {} workers were killed",
+        "{} mails were handled once each, {} more were taken away by the other client unseen, {} workers were killed at random, and {inside} inside the pass over the renumbered box",
         account.written.len(),
         account.put.len() - account.written.len(),
         scene.kills

@@ -13,16 +13,21 @@ use super::super::dice::Dice;
 use super::super::installation::{Installation, PATIENCE, Worker, text};
 use super::account::{Account, Fate, Written};
 use super::client::Client;
+use super::relay::Relay;
 use super::scene::{Scene, Take};
 
 /// Where the other client moves mail to, and where postroom does.
 const THEIRS: &str = "Theirs";
 const OURS: &str = "Done";
 
+/// What mails say.
+const LINE: &str = ".It is on fire.\r\n";
+
 /// The box and its readers.
 #[derive(Debug)]
 pub(super) struct Office<'a> {
     server: &'a Incoming,
+    relay: &'a Relay,
     postroom: Installation,
     user: String,
     put: BTreeMap<String, (Fate, Vec<u8>)>,
@@ -32,15 +37,17 @@ impl<'a> Office<'a> {
     /// An empty box, registered at an empty `postroom`.
     pub(super) fn open(scene: &'a Scene, take: Take, seed: u64) -> Outcome<Self> {
         let server = &scene.server;
+        // A round that failed may have left it closed.
+        scene.relay.go_on();
         let postroom = Installation::open(&scene.binary, scene.database.as_ref())?;
         let number = getrandom::u32().map_err(|error| format!("no name for a box: {error}"))?;
         let user = format!("box{seed:x}x{number:x}");
-        let office = Self { server, postroom, user, put: BTreeMap::new() };
+        let office = Self { server, relay: &scene.relay, postroom, user, put: BTreeMap::new() };
         let mut client = office.client()?;
         for folder in [THEIRS, OURS] {
             client.command(&format!("CREATE {}", server.folder(folder)))?;
         }
-        let address = server.address(scene.protocol);
+        let address = scene.relay.address();
         let (host, port, authority) =
             (address.ip().to_string(), address.port().to_string(), server.authority().display().to_string());
         let provider = match scene.protocol {
@@ -81,17 +88,32 @@ impl<'a> Office<'a> {
     pub(super) fn put(&mut self, count: u32, dice: &mut Dice) -> Outcome<()> {
         let mut client = self.client()?;
         for _ in 0..count {
-            let number = self.put.len() + 1;
-            let message = format!("<{number}.{}@customer.example>", self.user);
             let lines = usize::try_from(dice.below(40)).unwrap_or_default();
-            let mail = format!(
-                "From: Ana <ana@customer.example>\r\nTo: desk@acme.example\r\nSubject: printer {number}\r\nDate: Tue, 24 Nov 2026 10:00:00 +0000\r\nMessage-ID: {message}\r\n\r\n{}",
-                ".It is on fire.\r\n".repeat(1 + lines)
-            );
-            client.put("INBOX", mail.as_bytes())?;
-            self.put.insert(message, (Fate::Stayed, mail.into_bytes()));
+            self.put_one(&mut client, 1 + lines)?;
         }
         Ok(())
+    }
+
+    /// The same of mails of at least so many bytes each; gives the Message-ID of the last.
+    pub(super) fn put_large(&mut self, count: usize, bytes: usize) -> Outcome<String> {
+        let mut client = self.client()?;
+        let mut last = String::new();
+        for _ in 0..count {
+            last = self.put_one(&mut client, 1 + bytes / LINE.len())?;
+        }
+        Ok(last)
+    }
+
+    fn put_one(&mut self, client: &mut Client, lines: usize) -> Outcome<String> {
+        let number = self.put.len() + 1;
+        let message = format!("<{number}.{}@customer.example>", self.user);
+        let mail = format!(
+            "From: Ana <ana@customer.example>\r\nTo: desk@acme.example\r\nSubject: printer {number}\r\nDate: Tue, 24 Nov 2026 10:00:00 +0000\r\nMessage-ID: {message}\r\n\r\n{}",
+            LINE.repeat(lines)
+        );
+        client.put("INBOX", mail.as_bytes())?;
+        self.put.insert(message.clone(), (Fate::Stayed, mail.into_bytes()));
+        Ok(message)
     }
 
     /// The other client reads three mails, moves one and deletes one, as far as there are any.
@@ -195,6 +217,30 @@ impl<'a> Office<'a> {
             std::thread::sleep(slice);
         }
         Err(format!("{count} mails were not handled within {PATIENCE:?}, but {}", self.written()))
+    }
+
+    /// A worker that is killed within so many microseconds after the server has given it so many bytes; it gets no more.
+    pub(super) fn kill_after(&self, bytes: usize, moment: u64) -> Outcome<()> {
+        self.relay.stop_after(bytes);
+        let mut worker = self.worker(&[])?;
+        let slice = Duration::from_millis(10);
+        let mut left = PATIENCE.as_millis() / slice.as_millis();
+        while !self.relay.has_stopped_within(slice) {
+            process::still_wanted()?;
+            worker.still_runs()?;
+            left = left.checked_sub(1).ok_or_else(|| format!("the server gives no {bytes} bytes"))?;
+        }
+        std::thread::sleep(Duration::from_micros(moment));
+        worker.murder()?;
+        self.relay.go_on();
+        Ok(())
+    }
+
+    /// Whether the ledger has a mail.
+    pub(super) fn has_stored(&self, message: &str) -> Outcome<bool> {
+        let message = message.trim_matches(['<', '>']);
+        let rows = self.postroom.documents(&["ledger", "list"])?;
+        Ok(rows.iter().any(|row| text(row, "message_id").trim_matches(['<', '>']) == message))
     }
 
     /// What was put, stored and handed over by now.

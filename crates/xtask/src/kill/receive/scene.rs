@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use crate::peers::{Database, Incoming, IncomingProtocol};
 
+use super::relay::Relay;
+
 /// Where rounds of receiving are played.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) server: Incoming,
     pub(crate) protocol: IncomingProtocol,
+    /// The way from postroom to the server.
+    pub(crate) relay: Relay,
     pub(crate) numbers: Numbers,
     pub(crate) company: Company,
     pub(crate) plant: Option<Plant>,
