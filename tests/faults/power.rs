@@ -97,7 +97,9 @@ impl OutgoingTransport for Reporter {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {}
+    async fn close_parked(&self, _: MailboxId) {}
+
+    async fn close_idle(&self) {}
 
     async fn close(&self) {}
 }

@@ -80,8 +80,12 @@ impl OutgoingTransport for Server {
         self.inner.probe(route, senders).await
     }
 
-    async fn forget(&self, mailbox: MailboxId) {
-        self.inner.forget(mailbox).await;
+    async fn close_parked(&self, mailbox: MailboxId) {
+        self.inner.close_parked(mailbox).await;
+    }
+
+    async fn close_idle(&self) {
+        self.inner.close_idle().await;
     }
 
     async fn close(&self) {

@@ -56,7 +56,9 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
     let (id, begun) = (mailbox.id, worker.postroom.now());
     let place = worker.lanes.enter(id);
     let route = match worker.postroom.route(&mailbox).await {
-        Ok(route) => route,
+        Ok(Some(route)) if !signs.is_ending() => route,
+        // The settings have changed: another lane begins by those of now.
+        Ok(_) => return,
         Err(error) => return worker.fails_since(id, Some(begun), error.failure(), error.to_string()).await,
     };
     let idle = AtomicBool::new(true);
@@ -84,7 +86,7 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
         Err(error) => {
             if lane.learns(&error) == Consequence::GoOn {
                 // Who waits for a connection counts with the server as well.
-                transport.forget(id).await;
+                transport.close_parked(id).await;
                 tracing::info!(target: "postroom", "outbox {id} goes on with fewer connections: {}", said(&error));
             } else {
                 worker.fails_since(id, Some(begun), error.failure(), said(&error)).await;

@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use postroom_core::governor::{Consequence, Governor, Limited};
-use postroom_core::id::MailboxId;
+use postroom_core::id::{MailboxId, Revision};
 use postroom_core::time::Timestamp;
 use tokio::time::Instant;
 
 /// What a lane and whoever opens lanes tell each other.
 #[derive(Debug)]
 pub(crate) struct Signs {
+    /// By which settings of its outbox it was begun.
+    revision: Revision,
     /// The lane has no mail in hand: no further one is opened beside it.
     hungry: AtomicBool,
     /// The lane is to end when its mail is finished.
@@ -22,9 +24,13 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(revision: Revision) -> Arc<Self> {
         let begun = Instant::now();
-        Arc::new(Self { hungry: AtomicBool::new(true), ends: OnceLock::new(), begun })
+        Arc::new(Self { revision, hungry: AtomicBool::new(true), ends: OnceLock::new(), begun })
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
     }
 
     pub(crate) fn begun(&self) -> Instant {

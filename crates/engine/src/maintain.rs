@@ -1,6 +1,6 @@
 //! Maintain: what keeps the queue honest between dispatches. Claims of dead workers end, mail whose time ran out expires,
-//! held mail whose outbox is usable goes on, contents that no row refers to are swept away, and retention prunes what is finished; and
-//! recovery, after a database was restored.
+//! held mail whose outbox is usable goes on, contents that no row refers to are swept away, parked connections are closed in time, and
+//! retention prunes what is finished; and recovery, after a database was restored.
 
 use std::time::Duration;
 
@@ -44,11 +44,11 @@ impl Postroom {
     ///
     /// # Errors
     /// Of the store; what was removed before stays removed.
-    pub async fn prune(&self) -> Result<Pruned> {
-        self.prune_until(|| false).await
+    pub async fn prune_sent(&self) -> Result<Pruned> {
+        self.prune_sent_until(|| false).await
     }
 
-    async fn prune_until(&self, is_enough: impl Fn() -> bool) -> Result<Pruned> {
+    async fn prune_sent_until(&self, is_enough: impl Fn() -> bool) -> Result<Pruned> {
         let desk: &dyn QueueDesk = self.store();
         let mut total = Pruned::default();
         loop {
@@ -122,7 +122,7 @@ pub(crate) async fn maintain(worker: &Worker) {
                 Err(error) => Err(error),
             };
             let tidied = match tidied {
-                Ok(_) => worker.postroom.prune_until(|| worker.is_stopping()).await.map(drop),
+                Ok(_) => worker.postroom.prune_sent_until(|| worker.is_stopping()).await.map(drop),
                 Err(error) => Err(error),
             };
             if let Err(error) = tidied {
@@ -131,6 +131,15 @@ pub(crate) async fn maintain(worker: &Worker) {
         }
         rounds = rounds.wrapping_add(1);
         worker.rest(ROUND.min(worker.lease / 2)).await;
+    }
+}
+
+/// Has connections that are parked for too long closed, until the worker stops.
+pub(crate) async fn close_idle(worker: &Worker) {
+    let Some(outgoing) = &worker.postroom.ports.outgoing else { return };
+    while !worker.is_stopping() {
+        outgoing.close_idle().await;
+        worker.rest(ROUND).await;
     }
 }
 

@@ -3,20 +3,26 @@
 use postroom_core::id::{Actor, MailboxId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft, MailboxSettings, Settings, Status};
 use postroom_core::secret::SecretChange;
+use postroom_storage::ErrorKind as StoreKind;
 use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, ProbeReport, Route, Stage};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
 use crate::unlock::route;
+
+/// Somebody changed the mailbox while its secret was opened.
+fn changed() -> Error {
+    Error::new(ErrorKind::Store(StoreKind::Conflict), "open the password of the mailbox")
+}
 
 impl Postroom {
     /// Probes a registered mailbox. Its health is left as it is.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`]; [`crate::ErrorKind::Sealing`]. What the server does is in the report.
+    /// [`crate::ErrorKind::NotFound`]; [`crate::ErrorKind::Sealing`]; a conflict when it was changed meanwhile. What the server does is in the report.
     pub async fn probe(&self, id: MailboxId) -> Result<ProbeReport> {
         let mailbox = self.mailbox(id).await?;
-        let route = self.route(&mailbox).await?;
+        let route = self.route(&mailbox).await?.ok_or_else(changed)?;
         Ok(self.try_out(&mailbox.settings, &route).await)
     }
 
@@ -37,12 +43,14 @@ impl Postroom {
         };
         let known = current.as_ref().map(|(mailbox, presence)| (&mailbox.settings, *presence));
         let settings = draft.check_with_secret(&secret, known)?;
-        let id = current.as_ref().map_or(MailboxId::new(0), |(mailbox, _)| mailbox.id);
+        let (id, revision) = current
+            .as_ref()
+            .map_or((MailboxId::new(0), Revision::new(0)), |(mailbox, _)| (mailbox.id, mailbox.revision));
         let actor = Actor::parse("probe")?;
-        let mailbox = Mailbox::new(id, settings, Status::Draft, Revision::new(0), actor, self.now());
+        let mailbox = Mailbox::new(id, settings, Status::Draft, revision, actor, self.now());
         let route = match secret {
             SecretChange::Set(password) => route(&mailbox, Some(password)),
-            SecretChange::Keep | SecretChange::Clear => self.route(&mailbox).await?,
+            SecretChange::Keep | SecretChange::Clear => self.route(&mailbox).await?.ok_or_else(changed)?,
         };
         Ok(self.try_out(&mailbox.settings, &route).await)
     }

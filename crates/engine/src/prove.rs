@@ -155,7 +155,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         if inbox.is_none() || !companion.is_active() || rests {
             return Ok(None);
         }
-        postroom.route(&companion).await.map(Some)
+        postroom.route(&companion).await
     };
     let route = match route.await {
         Ok(Some(route)) => route,

@@ -92,7 +92,7 @@ impl Postroom {
         // What was wrong with the old settings says nothing of the new ones, and no parked connection outlives them.
         self.store().clear(self.now(), mailbox.id).await?;
         if let Some(outgoing) = &self.ports.outgoing {
-            outgoing.forget(mailbox.id).await;
+            outgoing.close_parked(mailbox.id).await;
         }
         self.release(actor, &mailbox).await?;
         self.ports.bell.notify_one();
@@ -131,7 +131,7 @@ impl Postroom {
     pub async fn remove(&self, actor: &Actor, id: MailboxId, replacement: Option<MailboxId>) -> Result<()> {
         self.store().remove(&self.change(actor), id, replacement).await?;
         if let Some(outgoing) = &self.ports.outgoing {
-            outgoing.forget(id).await;
+            outgoing.close_parked(id).await;
         }
         self.ports.changed.notify_one();
         Ok(())

@@ -22,7 +22,9 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         Err(error) => return worker.store_failed(&error),
     };
     let route = match postroom.route(&companion).await {
-        Ok(route) => route,
+        Ok(Some(route)) => route,
+        // The settings have changed: it is begun anew, by those of now.
+        Ok(None) => return worker.order_again(companion.id, orders),
         Err(error) => return worker.store_failed(&error),
     };
     let mut session = None;

@@ -5,6 +5,7 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 use postroom_core::credentials::Credentials;
+use postroom_core::id::MailboxId;
 use postroom_core::mailbox::{Mailbox, MailboxSettings, Settings};
 use postroom_core::provider::Provider;
 use postroom_core::secret::SecretString;
@@ -28,22 +29,27 @@ pub(crate) fn protocol(settings: &MailboxSettings) -> Protocol {
 }
 
 impl Postroom {
-    /// The route to a registered mailbox, with its secret opened.
+    /// The route to a registered mailbox, with its secret opened; none when the mailbox was changed since it was read, for the secret
+    /// may be that of another server by now.
     ///
     /// # Errors
     /// [`ErrorKind::Sealing`] when the secret is missing or can't be opened.
-    pub(crate) async fn route(&self, mailbox: &Mailbox) -> Result<Route> {
-        let password = match mailbox.settings.user() {
-            Some(_) => Some(self.open_password(mailbox).await?),
-            None => None,
-        };
-        Ok(route(mailbox, password))
+    pub(crate) async fn route(&self, mailbox: &Mailbox) -> Result<Option<Route>> {
+        if mailbox.settings.user().is_none() {
+            return Ok(Some(route(mailbox, None)));
+        }
+        let password = self.open_password(mailbox.id).await;
+        let now = self.store().mailbox(mailbox.id).await?;
+        if now.is_none_or(|now| now.revision != mailbox.revision) {
+            return Ok(None);
+        }
+        Ok(Some(route(mailbox, Some(password?))))
     }
 
-    async fn open_password(&self, mailbox: &Mailbox) -> Result<SecretString> {
+    async fn open_password(&self, mailbox: MailboxId) -> Result<SecretString> {
         let missing = || Error::new(ErrorKind::Sealing, "open the password of the mailbox");
-        let sealed = self.store().secret(mailbox.id).await?.ok_or_else(missing)?;
-        let mut plain = self.ports.keyring.open(&password_of(mailbox.id), &sealed)?;
+        let sealed = self.store().secret(mailbox).await?.ok_or_else(missing)?;
+        let mut plain = self.ports.keyring.open(&password_of(mailbox), &sealed)?;
         match String::from_utf8(std::mem::take(&mut *plain)) {
             Ok(text) => Ok(SecretString::from(text)),
             Err(error) => {
@@ -75,5 +81,70 @@ pub(crate) fn route(mailbox: &Mailbox, password: Option<SecretString>) -> Route 
     match (settings.user(), password) {
         (Some(user), Some(password)) => route.with_credentials(Credentials::password(user, password)),
         _ => route,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroom_core::id::Actor;
+    use postroom_core::mailbox::{MailboxDraft, OutboxDraft, SettingsDraft, Status};
+    use postroom_core::secret::SecretChange;
+    use postroom_storage::keyring::{Binding, Keyring, Sealed};
+    use postroom_storage::memory::MemoryStore;
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    struct Open;
+
+    impl Keyring for Open {
+        fn seal(&self, _: &Binding, plain: &[u8]) -> postroom_storage::Result<Sealed> {
+            Ok(Sealed::from_bytes(plain.to_vec()))
+        }
+
+        fn open(&self, _: &Binding, sealed: &Sealed) -> postroom_storage::Result<Zeroizing<Vec<u8>>> {
+            Ok(Zeroizing::new(sealed.as_bytes().to_vec()))
+        }
+    }
+
+    fn draft(server: &str, auth: &str) -> MailboxDraft {
+        let (tls, user) = if auth == "none" { ("none", None) } else { ("starttls", Some("u".to_owned())) };
+        let outbox = OutboxDraft {
+            tls: tls.to_owned(),
+            auth: auth.to_owned(),
+            user,
+            senders: vec!["desk@acme.example".to_owned()],
+            ..OutboxDraft::default()
+        };
+        MailboxDraft {
+            description: "Acme".to_owned(),
+            server: server.to_owned(),
+            port: None,
+            authority: None,
+            max_message: None,
+            danger_plaintext: false,
+            settings: SettingsDraft::Outbox(outbox),
+        }
+    }
+
+    /// Would miss an edit between the second reading and the connection: by then old settings and old secret are together.
+    #[tokio::test]
+    async fn a_secret_goes_to_no_server_that_it_was_not_given_for() {
+        let store = Arc::new(MemoryStore::new());
+        let postroom = Postroom::builder(store).with_keyring(Arc::new(Open)).build();
+        let actor = Actor::parse("test").expect("a name");
+        let set = |text: &str| SecretChange::Set(SecretString::from(text));
+        let old = draft("smtp.old.example", "password");
+        let old = postroom.register(&actor, &old, set("old"), Status::Active).await.expect("registered");
+        assert!(postroom.route(&old).await.expect("opened").is_some());
+        // Server and password change after the mailbox was read.
+        let new = draft("smtp.new.example", "password");
+        let new = postroom.edit(&actor, old.id, old.revision, &new, set("new")).await.expect("edited");
+        assert!(postroom.route(&old).await.expect("no failure").is_none());
+        assert!(postroom.route(&new).await.expect("opened").is_some());
+        // A missing secret is no failure of settings that need none by now.
+        let plain = draft("smtp.new.example", "none");
+        postroom.edit(&actor, new.id, new.revision, &plain, SecretChange::Clear).await.expect("edited");
+        assert!(postroom.route(&new).await.expect("no failure").is_none());
     }
 }

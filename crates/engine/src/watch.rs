@@ -89,6 +89,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, charge: Arc<Charge>, until: Until
             }
             Ok(Visit::Over) if !charge.is_ending() => return Watched::Done,
             Ok(Visit::Over) | Err(Broken::Lost) => break,
+            Err(Broken::Outdated) => {}
             Err(broken) => {
                 Box::pin(fails(&worker, &charge, broken)).await;
                 return Watched::Done;
@@ -182,7 +183,7 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     let connected = async {
         let (seat, opening) = worker.pace.enter(&host).await;
         // The secret is opened when it is used, and no longer kept than that.
-        let route = postroom.route(&mailbox).await?;
+        let route = postroom.route(&mailbox).await?.ok_or(Broken::Outdated)?;
         let session = transport.open(&route).await?;
         drop(opening);
         Ok::<_, Broken>((seat, session))

@@ -156,7 +156,10 @@ pub trait OutgoingTransport: Send + Sync {
     async fn probe(&self, route: &Route, senders: &[Address]) -> ProbeReport;
 
     /// Closes the parked connections of a mailbox: its settings changed.
-    async fn forget(&self, mailbox: MailboxId);
+    async fn close_parked(&self, mailbox: MailboxId);
+
+    /// Closes the parked connections that have waited for long enough. A worker calls it each few seconds.
+    async fn close_idle(&self);
 
     /// Closes all parked connections.
     async fn close(&self);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use postroom_core::governor::may_open;
 use postroom_core::id::{MailboxId, WorkerId};
+use postroom_core::mailbox::Mailbox;
 use postroom_core::time::Timestamp;
 use postroom_storage::{HealthBook, LedgerWork, Mailboxes, QueueWork};
 use tokio::task::{Id, JoinSet};
@@ -16,7 +17,7 @@ use crate::dispatch::dispatch;
 use crate::error::Result;
 use crate::handle::handle;
 use crate::lanes::Signs;
-use crate::maintain::{maintain, maintain_ledger};
+use crate::maintain::{close_idle, maintain, maintain_ledger};
 use crate::postroom::Options;
 use crate::prove::{Proofs, prove};
 use crate::sent_copy::copy;
@@ -97,7 +98,7 @@ pub(super) struct Turn {
     work: Work,
     pub(super) tasks: JoinSet<Done>,
     running: HashMap<Id, Task>,
-    /// How many connections busy outboxes register, and when that was read.
+    /// When busy outboxes were read, and how many connections they register.
     registered: HashMap<MailboxId, (Instant, u32)>,
     /// How the readers of all inboxes ended, if they have.
     read: Option<Result<()>>,
@@ -138,6 +139,11 @@ impl Turn {
             let worker = Arc::clone(&self.worker);
             self.spawn(Task::Upkeep, async move {
                 maintain(&worker).await;
+                Done::Nothing
+            });
+            let worker = Arc::clone(&self.worker);
+            self.spawn(Task::Upkeep, async move {
+                close_idle(&worker).await;
                 Done::Nothing
             });
         }
@@ -242,6 +248,27 @@ impl Turn {
         begun
     }
 
+    /// An outbox as it is registered now, which any process may have changed. Lanes that began by other settings end when the mail
+    /// in hand is finished, and what is parked by them is closed.
+    async fn outbox(&mut self, id: MailboxId, own: &[Arc<Signs>]) -> Result<Option<Mailbox>> {
+        let mailbox = Mailboxes::mailbox(self.store(), id).await?;
+        let outbox = mailbox.as_ref().and_then(|mailbox| mailbox.settings.outbox());
+        self.registered.insert(id, (Instant::now(), outbox.map_or(0, |outbox| outbox.max_connections())));
+        let revision = mailbox.as_ref().map(|mailbox| mailbox.revision);
+        let mut outdated =
+            own.iter().filter(|signs| Some(signs.revision()) != revision && !signs.is_ending()).peekable();
+        if outdated.peek().is_some()
+            && let Some(outgoing) = self.worker.postroom.ports.outgoing.clone()
+        {
+            self.spawn(Task::Upkeep, async move {
+                outgoing.close_parked(id).await;
+                Done::Nothing
+            });
+        }
+        outdated.for_each(|signs| signs.end());
+        Ok(mailbox)
+    }
+
     /// One more lane for each outbox that has due mail, a free connection, and no lane that is about to take it. Outboxes that
     /// have none come first; where none is free, another outbox gives one up.
     async fn begin_lanes(&mut self) -> Result<usize> {
@@ -257,6 +284,11 @@ impl Turn {
         due.sort_by_key(|id| of(&lanes, *id));
         let Options { connections: all, look, .. } = self.worker.postroom.ports.options;
         self.registered.retain(|_, (at, _)| at.elapsed() < look);
+        for (id, own) in &lanes {
+            if !self.registered.contains_key(id) {
+                self.outbox(*id, own).await?;
+            }
+        }
         let mut free = all.saturating_sub(lanes.values().map(Vec::len).sum());
         let (mut begun, mut without) = (0, 0);
         for id in due {
@@ -265,25 +297,25 @@ impl Turn {
                 without += 1;
                 continue;
             }
-            if lanes.get(&id).is_some_and(|own| own.iter().any(|signs| signs.is_hungry())) {
+            let takes = |signs: &Arc<Signs>| signs.is_hungry() && !signs.is_ending();
+            if lanes.get(&id).is_some_and(|own| own.iter().any(takes)) {
                 // It may be waiting, and the mail another process's, or due by its time.
                 self.worker.postroom.ports.mail.notify_waiters();
                 continue;
             }
             // A busy outbox is looked at often: that it has all its connections need not be read each time.
-            let known = self.registered.get(&id).filter(|(at, _)| at.elapsed() < look);
-            if let Some((_, registered)) = known
+            if let Some((_, registered)) = self.registered.get(&id)
                 && !may_open(own, self.most(id, *registered), free)
             {
                 continue;
             }
-            let Some(mailbox) = Mailboxes::mailbox(self.store(), id).await? else { continue };
+            let beside = lanes.get(&id).map_or(&[][..], Vec::as_slice);
+            let Some(mailbox) = self.outbox(id, beside).await? else { continue };
             let registered = mailbox.settings.outbox().map_or(0, |outbox| outbox.max_connections());
-            self.registered.insert(id, (Instant::now(), registered));
             if !may_open(own, self.most(id, registered), free) {
                 continue;
             }
-            let (holder, signs) = (self.worker.hold(Noun::Queue)?, Signs::new());
+            let (holder, signs) = (self.worker.hold(Noun::Queue)?, Signs::new(mailbox.revision));
             if !self.may_probe(id, holder.id).await? {
                 continue;
             }

@@ -118,11 +118,11 @@ async fn retention_prunes_while_the_worker_runs_and_an_unfinished_mail_is_never_
     let desk: &dyn QueueDesk = house.postroom.store();
     desk.decide(house.postroom.now(), &actor(), held.id, Event::Hold).await.unwrap();
     house.clock.advance(days(30));
-    assert_eq!(house.postroom.prune().await.unwrap(), Pruned { bodies: 1, ..Pruned::default() });
+    assert_eq!(house.postroom.prune_sent().await.unwrap(), Pruned { bodies: 1, ..Pruned::default() });
     assert_eq!(house.show(&sent).await.body, None);
     assert!(house.show(&held).await.body.is_some());
     house.clock.advance(days(335));
-    assert_eq!(house.postroom.prune().await.unwrap().mails, 1);
+    assert_eq!(house.postroom.prune_sent().await.unwrap().mails, 1);
     assert!(desk.show(sent.id).await.unwrap().is_none());
     // Nobody asked the worker to: it does so at its start. What it expires there is pruned a retention later.
     let failed = house.submit("ACME", &["cyd@customer.example"]).await;

@@ -182,7 +182,7 @@ async fn a_sender_that_its_outbox_lost_holds_the_mail() {
     let draft = outbox("smtp.acme.example", "new@acme.example", Some("u"));
     let (id, revision) = (house.own.id, house.own.revision);
     house.postroom.edit(&actor(), id, revision, &draft, SecretChange::Keep).await.unwrap();
-    assert_eq!(house.outgoing.forgotten(), [id], "no parked connection outlives its settings");
+    assert_eq!(house.outgoing.closed(), [id], "no parked connection outlives its settings");
     house.postroom.set_switch(&actor(), &Scope::Outbox(id), Switch::Running).await.unwrap();
     house.work().await;
     let record = house.show(&mail).await;
@@ -301,7 +301,9 @@ impl OutgoingTransport for Slow {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {}
+    async fn close_parked(&self, _: MailboxId) {}
+
+    async fn close_idle(&self) {}
 
     async fn close(&self) {}
 }

@@ -26,14 +26,14 @@ use crate::fixture::*;
 
 /// A step of a session, at which a server may misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Open,
     List,
     Wait,
 }
 
 /// What becomes of a step.
-enum Act {
+pub(crate) enum Act {
     /// The server does it.
     Do,
     /// It says nothing, for ever.
@@ -46,23 +46,25 @@ enum Act {
 type Script = Box<dyn Fn(Step, MailboxId) -> Act + Send + Sync>;
 
 /// Servers in memory that misbehave by a script.
-struct Odd {
+pub(crate) struct Odd {
     inner: MemoryIncoming,
     script: Arc<Script>,
     /// How often each inbox was connected to.
     opened: Mutex<BTreeMap<MailboxId, usize>>,
+    /// Which servers were connected to, in order.
+    pub(crate) servers: Mutex<Vec<String>>,
 }
 
 impl Odd {
-    fn new(
+    pub(crate) fn new(
         inner: &MemoryIncoming,
         script: impl Fn(Step, MailboxId) -> Act + Send + Sync + 'static,
     ) -> Arc<Self> {
         let (inner, script) = (inner.clone(), Arc::new(Box::new(script) as Script));
-        Arc::new(Self { inner, script, opened: Mutex::default() })
+        Arc::new(Self { inner, script, opened: Mutex::default(), servers: Mutex::default() })
     }
 
-    fn opened(&self, inbox: MailboxId) -> usize {
+    pub(crate) fn opened(&self, inbox: MailboxId) -> usize {
         self.opened.lock().unwrap().get(&inbox).copied().unwrap_or_default()
     }
 }
@@ -71,6 +73,7 @@ impl Odd {
 impl IncomingTransport for Odd {
     async fn open(&self, route: &Route) -> Result<Box<dyn IncomingSession>> {
         *self.opened.lock().unwrap().entry(route.mailbox).or_default() += 1;
+        self.servers.lock().unwrap().push(route.endpoint.host.to_string());
         match (self.script)(Step::Open, route.mailbox) {
             Act::Fail(error) => return Err(error),
             Act::Hang => std::future::pending().await,
@@ -181,7 +184,7 @@ impl Running {
 }
 
 /// Waits until something holds: a bound for liveness, not for speed.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waited = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -204,12 +207,12 @@ async fn reader(house: &House) -> Option<WorkerId> {
 }
 
 /// News comes by IDLE only: nobody polls for a day.
-fn only_told() -> Options {
+pub(crate) fn only_told() -> Options {
     let day = Duration::from_secs(24 * 3600);
     Options { poll: day, reconcile: day, ..Options::default() }
 }
 
-fn over(house: &House, odd: &Arc<Odd>, options: Options) -> Postroom {
+pub(crate) fn over(house: &House, odd: &Arc<Odd>, options: Options) -> Postroom {
     Postroom::builder(house.store.clone())
         .with_keyring(house.keyring.clone())
         .with_incoming(odd.clone())

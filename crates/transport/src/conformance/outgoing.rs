@@ -72,7 +72,7 @@ pub async fn outgoing<P: OutgoingPeer>(make: impl AsyncFn() -> P) {
     a_lane_that_had_no_job_while_one_was_in_hand_is_asked_again(&make().await).await;
     a_lane_without_jobs_ends_well(&make().await).await;
     a_dropped_connection_is_never_used_again(&make().await).await;
-    a_forgotten_connection_is_not_used_again(&make().await).await;
+    a_parked_connection_that_was_closed_is_not_used_again(&make().await).await;
     a_probe_sends_nothing(&make().await).await;
 }
 
@@ -382,17 +382,17 @@ async fn a_dropped_connection_is_never_used_again(peer: &dyn OutgoingPeer) {
     assert!(!finished, "cancel safety: a dropped future can finish nothing");
 }
 
-async fn a_forgotten_connection_is_not_used_again(peer: &dyn OutgoingPeer) {
+async fn a_parked_connection_that_was_closed_is_not_used_again(peer: &dyn OutgoingPeer) {
     let route = peer.route();
     let lane = Script::new(peer, vec![job(1, &["ana"])], Some(Crossing::Go));
     let carried = peer.transport().carry(&route, &lane).await;
     assert!(carried.is_ok(), "{carried:?}");
     let before = peer.connections();
-    peer.transport().forget(route.mailbox).await;
+    peer.transport().close_parked(route.mailbox).await;
     let lane = Script::new(peer, vec![job(2, &["ana"])], Some(Crossing::Go));
     let carried = peer.transport().carry(&route, &lane).await;
     assert!(carried.is_ok(), "{carried:?}");
-    assert!(peer.connections() > before, "forget: the connection was used again");
+    assert!(peer.connections() > before, "close_parked: the connection was used again");
 }
 
 async fn a_probe_sends_nothing(peer: &dyn OutgoingPeer) {

@@ -44,7 +44,7 @@ struct State {
     refusals: Vec<(Address, Error)>,
     failing: Failing,
     connections: usize,
-    forgotten: Vec<MailboxId>,
+    closed: Vec<MailboxId>,
 }
 
 impl MemoryOutgoing {
@@ -98,10 +98,10 @@ impl MemoryOutgoing {
         self.state().connections
     }
 
-    /// The mailboxes that were forgotten, in order.
+    /// The mailboxes whose parked connections were to be closed, in order.
     #[must_use]
-    pub fn forgotten(&self) -> Vec<MailboxId> {
-        self.state().forgotten.clone()
+    pub fn closed(&self) -> Vec<MailboxId> {
+        self.state().closed.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -205,9 +205,11 @@ impl OutgoingTransport for MemoryOutgoing {
         report
     }
 
-    async fn forget(&self, mailbox: MailboxId) {
-        self.state().forgotten.push(mailbox);
+    async fn close_parked(&self, mailbox: MailboxId) {
+        self.state().closed.push(mailbox);
     }
+
+    async fn close_idle(&self) {}
 
     async fn close(&self) {}
 }

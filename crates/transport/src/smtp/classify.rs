@@ -1,5 +1,5 @@
-//! What a reply that refuses means: its kind by the table of codes and known texts, and the time that its words ask for. The
-//! sign-in has its own sorting, in the session.
+//! What a reply that refuses means: its kind by the table of codes and known texts, and the time that its words ask for. To the
+//! sign-in only its limits apply; the session sorts the rest.
 
 mod table;
 

@@ -1,5 +1,5 @@
 //! Where sessions wait between two lanes of the same mailbox and revision. It opens nothing and spawns nothing: what is too
-//! old goes when somebody next comes by.
+//! old goes when somebody next comes by, or asks for it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,9 +11,6 @@ use crate::smtp::session::Session;
 
 /// How long a session may wait. Servers give up after 5 min (RFC 5321 section 4.5.3.2.7).
 const IDLE: Duration = Duration::from_secs(60);
-
-/// How long a session may live, so that changed certificates and addresses are seen.
-const AGE: Duration = Duration::from_secs(30 * 60);
 
 /// How many sessions may wait in all, and for one mailbox.
 const MOST: (usize, usize) = (64, 4);
@@ -68,7 +65,7 @@ impl Pool {
         let mut inner = self.lock();
         inner.sweep();
         // Probes of unsaved settings have no mailbox of their own.
-        if permit.0 != inner.clearings || mailbox.number() == 0 || session.since.elapsed() >= AGE {
+        if permit.0 != inner.clearings || mailbox.number() == 0 || session.is_aged() {
             return Some(session);
         }
         let is_own = |one: &Parked| one.mailbox == mailbox;
@@ -94,13 +91,25 @@ impl Pool {
         out.into_iter().map(|one| one.session).collect()
     }
 
+    /// Takes away what has waited, or lived, for too long.
+    pub(super) fn take_idle(&self) -> Vec<Session> {
+        self.lock().parked.extract_if(.., |one| one.is_idle()).map(|one| one.session).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Parked {
+    /// Whether it has waited, or lived, for too long.
+    fn is_idle(&self) -> bool {
+        self.since.elapsed() >= IDLE || self.session.is_aged()
+    }
+}
+
 impl Inner {
     fn sweep(&mut self) {
-        self.parked.retain(|one| one.since.elapsed() < IDLE && one.session.since.elapsed() < AGE);
+        self.parked.retain(|one| !one.is_idle());
     }
 }

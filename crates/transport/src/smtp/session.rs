@@ -2,6 +2,7 @@
 //! `transaction`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use postroom_core::credentials::Credentials;
 use postroom_core::endpoint::{Host, Tls};
@@ -19,6 +20,9 @@ use crate::wire::{dial, tls::Trust};
 
 /// The longest command line, CRLF included (RFC 5321 section 4.5.3.1.4).
 const COMMAND_LIMIT: usize = 512;
+
+/// How long a session may live, so that changed certificates and addresses are seen.
+const AGE: Duration = Duration::from_secs(30 * 60);
 
 /// What the server offers (RFC 5321 section 4.1.1.1).
 #[derive(Debug, Default)]
@@ -66,7 +70,7 @@ pub(super) struct Session {
     pub(super) in_transaction: bool,
     /// How many transactions were begun.
     pub(super) transactions: usize,
-    pub(super) since: Instant,
+    since: Instant,
 }
 
 impl Session {
@@ -182,13 +186,18 @@ impl Session {
     }
 
     fn sign_in_error(&mut self, answer: &Answer, credentials: &Credentials) -> Error {
-        let kind = match answer.class() {
-            4 => ErrorKind::SignInUnavailable,
-            5 => ErrorKind::SignInRefused,
-            _ => ErrorKind::Protocol,
+        let sorted = answer.error(Stage::SignIn);
+        let error = match answer.class() {
+            // Servers count connections by account, which they know of only now.
+            4 if sorted.kind() == ErrorKind::Throttled => {
+                self.end();
+                sorted
+            }
+            4 => self.stream.fail(ErrorKind::SignInUnavailable),
+            5 => self.stream.fail(ErrorKind::SignInRefused),
+            _ => self.stream.fail(ErrorKind::Protocol),
         };
-        let reply = answer.reply().to_string();
-        self.stream.fail(kind).with_reply(&sasl::redacted(&reply, credentials))
+        error.with_reply(&sasl::redacted(&answer.reply().to_string(), credentials))
     }
 
     /// The greeting and the capabilities in words.
@@ -205,7 +214,7 @@ impl Session {
     }
 
     /// From now on errors are of this stage, and the next reply must come within `time`.
-    pub(super) fn enter(&mut self, stage: Stage, time: std::time::Duration) {
+    pub(super) fn enter(&mut self, stage: Stage, time: Duration) {
         self.stream.enter(stage, time);
     }
 
@@ -292,6 +301,11 @@ impl Session {
     /// Whether nothing can be said any more.
     pub(super) fn is_ended(&self) -> bool {
         self.stream.is_broken()
+    }
+
+    /// Whether it has lived for so long that its next mail goes over another one.
+    pub(super) fn is_aged(&self) -> bool {
+        self.since.elapsed() >= AGE
     }
 
     /// Whether the server has neither closed nor said anything unasked, as far as can be seen without asking it.

@@ -146,7 +146,10 @@ async fn cross(
     while let Some(mut piece) = pieces.next() {
         let mut behind = 0;
         let is_last = pieces.peek().is_none();
-        if is_last && let Some(next) = lane.envelope(&session.extensions) {
+        if is_last
+            && !session.is_aged()
+            && let Some(next) = lane.envelope(&session.extensions)
+        {
             tracing::trace!(commands = next, "sent behind the dot");
             piece.extend_from_slice(next.as_bytes());
             behind = next.len();

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// (RFC 4954), PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531) and enhanced status codes
 /// (RFC 2034).
 ///
-/// It parks the connections of finished lanes and spawns no task. Content with a bare CR or LF, a NUL or a line of more
+/// It parks the connections of finished lanes, for a minute, and spawns no task. Content with a bare CR or LF, a NUL or a line of more
 /// than 998 bytes is refused before MAIL. Its methods need a tokio runtime with time and net; making one does not.
 #[derive(Debug, Default)]
 pub struct SmtpTransport {
@@ -73,6 +73,9 @@ impl SmtpTransport {
     ) -> (Receipt, Result<()>) {
         let sent = sent.take();
         let is_sent = sent.is_some();
+        if !is_sent && let Some(aged) = session.take_if(|session| session.is_aged()) {
+            lane.beside(aged.quit()).await;
+        }
         if let Some(mut waited) = session.take().filter(|session| !session.is_ended())
             && (is_sent || waited.is_quiet())
         {
@@ -183,8 +186,12 @@ impl OutgoingTransport for SmtpTransport {
         report
     }
 
-    async fn forget(&self, mailbox: MailboxId) {
+    async fn close_parked(&self, mailbox: MailboxId) {
         join_all(self.pool.clear(Some(mailbox)).into_iter().map(Session::quit)).await;
+    }
+
+    async fn close_idle(&self) {
+        join_all(self.pool.take_idle().into_iter().map(Session::quit)).await;
     }
 
     async fn close(&self) {

@@ -140,6 +140,14 @@ async fn a_sign_in_that_fails_for_now_is_tried_again_later() {
     assert_eq!(error.failure(), Failure::RetryAfter(None));
 }
 
+/// Would miss a limit whose words the table of replies does not know.
+#[tokio::test]
+async fn a_limit_that_is_said_at_the_sign_in_is_a_limit() {
+    for dialogue in [dialogue!("421-sign-in"), dialogue!("limit-at-sign-in")] {
+        sign_in(dialogue).await.never_began(ErrorKind::Throttled, Stage::SignIn);
+    }
+}
+
 #[tokio::test]
 async fn unknown_methods_of_sign_in_are_reported() {
     sign_in(dialogue!("sign-in-unknown")).await.never_began(ErrorKind::NoSignInMethod, Stage::SignIn);

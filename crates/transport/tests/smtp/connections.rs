@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
-use crate::lane::{CONTENT, PATIENCE, TestLane, job, route, transport};
+use crate::lane::{CONTENT, PATIENCE, TestLane, job, numbered, route, transport};
 
 /// A peer that plays by `talk` on each connection in turn.
 async fn peer<F: Future<Output = ()> + Send + 'static>(
@@ -111,12 +111,63 @@ async fn a_connection_that_was_parked_for_long_is_not_used() {
     let server = MailServer::start().await.unwrap();
     let (transport, route) = (transport(), route(server.smtp_port(), Tls::None));
     for (wait, connections) in [(0, 1), (59, 1), (61, 2)] {
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(wait)).await;
-        tokio::time::resume();
+        waits(wait).await;
         transport.carry(&route, &TestLane::new([job(&["ana"])])).await.unwrap();
         assert_eq!(server.sessions().len(), connections, "after {wait} s");
     }
+}
+
+async fn waits(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+/// Would miss a connection that is closed without QUIT.
+#[tokio::test]
+async fn a_connection_that_was_parked_for_long_is_closed_when_that_is_asked_for() {
+    let server = MailServer::start().await.unwrap();
+    let (transport, route) = (transport(), route(server.smtp_port(), Tls::None));
+    transport.carry(&route, &TestLane::new([job(&["ana"])])).await.unwrap();
+    waits(59).await;
+    transport.close_idle().await;
+    transport.carry(&route, &TestLane::new([job(&["ana"])])).await.unwrap();
+    assert_eq!(server.sessions().len(), 1, "it is still there");
+    waits(61).await;
+    transport.close_idle().await;
+    let ended = |server: &MailServer| server.sessions().iter().all(|session| !session.open).then_some(());
+    assert!(server.wait_for(PATIENCE, ended).await.is_some());
+}
+
+/// A lane that is never without a mail: of four, the second is the one after which the connection is half an hour old.
+#[tokio::test]
+async fn a_busy_connection_is_left_between_two_mails_when_it_is_old() {
+    struct Busy(TestLane);
+
+    #[async_trait]
+    impl Lane for Busy {
+        async fn next(&self) -> Option<Job> {
+            self.0.next().await
+        }
+        async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
+            if self.0.asked() == 1 {
+                waits(31 * 60).await;
+            }
+            self.0.about_to_cross(attempt).await
+        }
+        async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
+            self.0.finished(attempt, receipt).await;
+        }
+    }
+
+    let server = MailServer::start().await.unwrap();
+    let (transport, route) = (transport(), route(server.smtp_port(), Tls::None));
+    let lane = Busy(TestLane::new((0..4).map(numbered)));
+    transport.carry(&route, &lane).await.unwrap();
+    assert!(lane.0.finished.lock().unwrap().iter().all(|(_, receipt)| receipt.outcomes[0].is_ok()));
+    assert_eq!((server.sessions().len(), server.accepted_count()), (2, 4));
+    let left = |server: &MailServer| (!server.sessions()[0].open).then_some(());
+    assert!(server.wait_for(PATIENCE, left).await.is_some());
 }
 
 /// Six lanes of one mailbox at once: each has its own connection, and four are kept.
@@ -151,7 +202,7 @@ async fn the_number_of_parked_connections_is_bounded() {
     assert!(server.wait_for(PATIENCE, |server| (open(server) == 4).then_some(())).await.is_some());
 }
 
-/// A lane that was connected before `forget` parks nothing after it.
+/// A lane that was connected before `close_parked` parks nothing after it.
 #[tokio::test]
 async fn a_connection_in_use_is_not_parked_when_its_settings_changed_meanwhile() {
     struct Forgetting<'a>(&'a SmtpTransport, TestLane);
@@ -162,7 +213,7 @@ async fn a_connection_in_use_is_not_parked_when_its_settings_changed_meanwhile()
             self.1.next().await
         }
         async fn about_to_cross(&self, attempt: ClaimId) -> Crossing {
-            self.0.forget(postroom_core::id::MailboxId::new(1)).await;
+            self.0.close_parked(postroom_core::id::MailboxId::new(1)).await;
             self.1.about_to_cross(attempt).await
         }
         async fn finished(&self, attempt: ClaimId, receipt: Receipt) {
@@ -366,7 +417,7 @@ async fn a_future_dropped_at_any_await_leaves_no_connection_behind() {
             assert!(polls > 3, "it must be dropped half-way a few times");
             return;
         }
-        transport.forget(route.mailbox).await;
+        transport.close_parked(route.mailbox).await;
     }
     panic!("the conversation never ended by itself");
 }

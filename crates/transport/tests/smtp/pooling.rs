@@ -132,7 +132,9 @@ impl OutgoingTransport for Twin {
         ProbeReport::default()
     }
 
-    async fn forget(&self, _: MailboxId) {}
+    async fn close_parked(&self, _: MailboxId) {}
+
+    async fn close_idle(&self) {}
 
     async fn close(&self) {}
 }

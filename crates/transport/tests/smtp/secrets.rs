@@ -72,7 +72,7 @@ async fn a_canary_password_shows_nowhere() {
         assert!(carried.is_ok(), "{carried:?}");
         clean(&format!("{transport:?} {carried:?} {:?}", lane.finished.lock().unwrap()));
         clean(&format!("{:?}", transport.probe(&route, &[]).await));
-        transport.forget(route.mailbox).await;
+        transport.close_parked(route.mailbox).await;
         server.set_password("desk@host.example", "another");
         let error = transport.carry(&route, &lane).await.expect_err("the password is wrong");
         clean(&format!("{error} {error:?}"));
