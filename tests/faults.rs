@@ -17,6 +17,9 @@ mod death;
 mod disk;
 #[path = "faults/herd.rs"]
 mod herd;
+#[cfg(target_os = "linux")]
+#[path = "faults/host.rs"]
+mod host;
 #[path = "faults/house.rs"]
 mod house;
 #[path = "faults/isolation.rs"]
@@ -37,6 +40,8 @@ mod proxy;
 mod receiving;
 #[path = "faults/replies.rs"]
 mod replies;
+#[path = "faults/restored.rs"]
+mod restored;
 #[path = "faults/stopping.rs"]
 mod stopping;
 #[path = "faults/store.rs"]

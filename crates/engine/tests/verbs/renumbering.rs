@@ -373,3 +373,23 @@ async fn a_folder_that_is_set_back_is_looked_at_whole_once() {
     }
     assert_eq!(house.host.subjects(), ["one", "two"]);
 }
+
+/// Would miss one that keeps in the process what UIDNEXT said: by the next session new mail has taken all of the old numbers. Seen to fail so.
+#[tokio::test]
+async fn a_folder_that_is_set_back_stays_so_though_its_first_reading_breaks_off() {
+    let house = House::with_inbox(Options::default(), imap("leave")).await;
+    for subject in ["one", "two", "three"] {
+        house.asks(subject);
+    }
+    house.work().await;
+    let backup = house.incoming.mails(house.inbox.id, "INBOX");
+    house.incoming.restore(house.inbox.id, "INBOX", backup[..1].to_vec());
+    house.asks("four");
+    house.incoming.fail_once(Error::new(ErrorKind::Disconnected, Stage::Fetch));
+    house.work().await;
+    house.asks("five");
+    house.asks("six");
+    house.clock.advance(DAY);
+    house.work().await;
+    assert_eq!(house.host.subjects(), ["one", "two", "three", "four", "five", "six"]);
+}
