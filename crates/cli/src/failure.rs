@@ -88,6 +88,9 @@ fn remedy(code: &str) -> Option<&'static str> {
         "storage" => {
             "check --database or POSTROOM_DATABASE: the file with its permissions and free space, or whether the server runs, its address and user; `postroom migrate` makes a new file"
         }
+        "unfit-connection" => {
+            "change what the message names in the server's settings, or give another database by --database or POSTROOM_DATABASE"
+        }
         "schema" => "run `postroom migrate` of the newest release that is installed",
         _ => return None,
     })
@@ -203,6 +206,16 @@ mod tests {
         assert_eq!(json["violations"][0]["field"], "address");
         assert!(failure.words(false).expect("words").contains("[address.form]"));
         assert_eq!(failure.exit(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_server_that_is_not_fit_is_no_refusal_and_no_file_is_offered() {
+        let why = "the server does not sync its log";
+        let error = storage::Error::new(storage::ErrorKind::UnfitConnection { why }, "open");
+        let failure = Failure::from(error);
+        assert_eq!((failure.exit(), failure.code()), (ExitCode::from(3), "unfit-connection"));
+        let words = failure.words(false).expect("words");
+        assert!(words.contains(why) && words.contains("settings") && !words.contains("new file"), "{words}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `postroom health`: how mailboxes do.
+//! `postroom health`: which mailboxes fail, since when, and what each waits for.
 
 use postroom::core::id::MailboxId;
 use postroom::core::ledger::State;
@@ -7,6 +7,7 @@ use postroom::storage::{BudgetOwner, BudgetView, Budgets, Health, LedgerDesk, Le
 use serde_json::{Value, json};
 
 use crate::failure::Result;
+use crate::mailbox::name;
 use crate::output::fields;
 use crate::session::Session;
 
@@ -35,6 +36,10 @@ impl Which {
         for health in session.store().all_health().await? {
             let budget = budget(session, health.mailbox).await?;
             let mut document = with_budget(&health, &budget);
+            // One that was deleted meanwhile has its number only.
+            if let Some(mailbox) = session.store().mailbox(health.mailbox).await? {
+                name(&mut document, &mailbox);
+            }
             if let Some(watch) = watches.iter().find(|watch| watch.mailbox == health.mailbox) {
                 add_reading(session, &mut document, watch);
             }
@@ -42,13 +47,15 @@ impl Which {
         }
         let header = [
             "Mailbox",
+            "Description",
+            "Server",
             "State",
             "Last success",
             "Failures",
             "Next attempt",
             "Last error",
             "Waits",
-            "Read at",
+            "Lag",
             "By",
         ];
         session.output.listing(&header, &all, |health| {
@@ -66,15 +73,18 @@ impl Which {
                 let part = |name: &str| health["waits"][name].as_str().unwrap_or_default().to_owned();
                 format!("{} until {}", part("limit"), part("until"))
             });
+            let lag = health["lag_seconds"].as_u64().map(|seconds| format!("{seconds} s"));
             vec![
                 text("mailbox"),
+                text("description"),
+                text("server"),
                 state.to_owned(),
                 text("last_success"),
                 text("failures"),
                 text("next_attempt"),
                 text("last_error"),
                 waits.unwrap_or_default(),
-                text("read_at"),
+                lag.unwrap_or_default(),
                 text("way"),
             ]
         })

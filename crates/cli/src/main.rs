@@ -81,7 +81,7 @@ enum Command {
     /// Addresses to which a contract sends nothing more.
     #[command(subcommand)]
     Suppression(suppression::Command),
-    /// How mailboxes do.
+    /// Of each mailbox: last success, failures in a row, next attempt, last error, what it waits for, and how far its reading is behind.
     Health(health::Which),
     /// What happened to mail and mailboxes, by growing numbers.
     Events(events::Filter),

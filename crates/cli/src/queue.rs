@@ -30,9 +30,9 @@ pub(crate) enum Command {
     Settle { id: QueueId, verdict: Verdict },
     /// Remove what the contracts' retention no longer keeps of finished mail. A running worker does it by itself.
     Prune,
-    /// Stop sending, for all, a contract or an outbox. What is submitted meanwhile waits.
+    /// Stop sending: that of a contract, of an outbox, or, with neither option, everything. What is submitted meanwhile waits.
     Pause(Which),
-    /// Send again.
+    /// Send again: what `pause` with the same options stopped.
     Resume(Which),
     /// List what is paused.
     Paused,

@@ -95,6 +95,7 @@ impl Error {
             ErrorKind::Store(StoreKind::StaleClaim) => "stale-claim",
             ErrorKind::Store(StoreKind::ContentGone) => "content-gone",
             ErrorKind::Store(StoreKind::Schema) => "schema",
+            ErrorKind::Store(StoreKind::UnfitConnection { .. }) => "unfit-connection",
             ErrorKind::Store(_) => "storage",
         }
     }
@@ -112,7 +113,11 @@ impl Error {
             ErrorKind::Directory | ErrorKind::Randomness => false,
             ErrorKind::Store(kind) => !matches!(
                 kind,
-                StoreKind::Unavailable | StoreKind::Full | StoreKind::Unreadable | StoreKind::Schema
+                StoreKind::Unavailable
+                    | StoreKind::Full
+                    | StoreKind::Unreadable
+                    | StoreKind::Schema
+                    | StoreKind::UnfitConnection { .. }
             ),
         }
     }

@@ -8,7 +8,7 @@ use postroom_core::ledger::{HISTORIC, State};
 use postroom_core::mailbox::{AfterStore, Baseline};
 use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
-use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Stored};
+use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Recognition, Stored};
 use tokio::sync::mpsc::Receiver;
 
 use crate::collect::{Arrival, Collected};
@@ -16,34 +16,58 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::fetch::{Broken, DAY, Pass, Reader};
 
+/// What comes from a folder once its mails are sorted, in the same order.
+enum Sorted {
+    Mails(Vec<Received>),
+    UpTo(u32),
+}
+
 impl Reader<'_> {
-    /// Stores what comes, until nothing more does.
+    /// Stores what comes, until nothing more does: while some mails are committed the next ones are parsed and sorted.
     pub(crate) async fn store_all(
         &self,
         pass: &Pass<'_>,
         mut arrivals: Receiver<Arrival>,
     ) -> std::result::Result<(), Broken> {
+        let mut next = self.sort_next(pass, &mut arrivals).await?;
+        while let Some(sorted) = next.take() {
+            let stored = self.keep(pass, sorted);
+            // What can't be sorted does not keep from the store what could.
+            let sorted = async { Ok(self.sort_next(pass, &mut arrivals).await) };
+            next = tokio::try_join!(stored, sorted)?.1?;
+        }
+        Ok(())
+    }
+
+    async fn sort_next(&self, pass: &Pass<'_>, arrivals: &mut Receiver<Arrival>) -> Result<Option<Sorted>> {
+        let mails = match arrivals.recv().await {
+            None => return Ok(None),
+            Some(Arrival::UpTo(uid)) => return Ok(Some(Sorted::UpTo(uid))),
+            Some(Arrival::Mails(mails)) => mails,
+        };
+        let now = self.worker.postroom.now();
+        let mut received = Vec::with_capacity(mails.len());
+        for mail in mails {
+            received.push(self.received(pass, now, mail).await?);
+        }
+        Ok(Some(Sorted::Mails(received)))
+    }
+
+    async fn keep(&self, pass: &Pass<'_>, sorted: Sorted) -> std::result::Result<(), Broken> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        while let Some(arrival) = arrivals.recv().await {
-            match arrival {
-                Arrival::Mails(mails) => self.store(pass, mails).await?,
-                Arrival::UpTo(uid) => {
-                    self.holds()?;
-                    intake.advance(pass.place, Reached::UpTo(uid)).await?;
-                }
+        match sorted {
+            Sorted::Mails(received) => self.store(received).await?,
+            Sorted::UpTo(uid) => {
+                self.holds()?;
+                intake.advance(pass.place, Reached::UpTo(uid)).await?;
             }
         }
         Ok(())
     }
 
-    async fn store(&self, pass: &Pass<'_>, mails: Vec<Collected>) -> Result<()> {
-        let postroom = &self.worker.postroom;
-        let now = postroom.now();
-        let mut received = Vec::with_capacity(mails.len());
-        for mail in mails {
-            received.push(self.received(pass, now, mail).await?);
-        }
-        let intake: &dyn LedgerIntake = postroom.store();
+    async fn store(&self, received: Vec<Received>) -> Result<()> {
+        let now = self.worker.postroom.now();
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let stored = match intake.store(now, &received).await {
             Err(error) if received.len() > 1 && !is_everybodys(error.kind()) => {
                 return self.store_each(now, &received).await;
@@ -83,7 +107,7 @@ impl Reader<'_> {
         let Pass { inbox, place, contracts, since } = *pass;
         let mail = parse(collected.head);
         let mut sorting = postroom.sorted(&mail, contracts).await?;
-        if !collected.is_whole {
+        if collected.recognition == Recognition::None {
             let limit = self.mailbox.settings.max_message();
             sorting.state = State::Dead;
             sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
@@ -119,7 +143,7 @@ impl Reader<'_> {
             sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
             subject: mail.subject.clone(),
             settle_at: if is_told { settle_at(inbox.after(), now) } else { None },
-            shown: collected.shown,
+            recognition: collected.recognition,
             raw: collected.raw,
         })
     }

@@ -92,7 +92,7 @@ impl Options {
     /// What fits into every run of the tests.
     pub(crate) fn short(store: Store) -> Self {
         Self {
-            rounds: 3,
+            rounds: 20,
             zombies: 1,
             mails: 300,
             kills: 4,

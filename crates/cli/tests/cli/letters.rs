@@ -172,4 +172,10 @@ async fn an_outbox_that_waits_for_its_limit_says_for_which_and_until_when() {
     );
     let listed = desk.call(&["health"]).await.stdout;
     assert!(listed.contains(&format!("per-minute until {until}")), "{listed}");
+    // A number alone says nothing to whoever is called at night.
+    let shown = desk.json(&["mailbox", "show", &outbox]).await.document();
+    for name in ["description", "server"] {
+        let name = shown[name].as_str().expect("a word");
+        assert!(listed.contains(name), "{name}: {listed}");
+    }
 }

@@ -21,7 +21,7 @@ use postroom_core::time::Timestamp;
 
 use crate::Store;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{LeftOut, RawMail, Received, Stored};
+use crate::ledger::{LeftOut, RawMail, Received, Recognition, Stored};
 use crate::queue::Enqueued;
 use crate::registry::Change;
 
@@ -216,7 +216,7 @@ pub(super) fn content(mail: &Prepared) -> Bytes {
     Bytes::from(format!("Subject: {}\r\n\r\nHello\r\n", mail.subject))
 }
 
-pub(super) fn place(mailbox: MailboxId, epoch: u32) -> Place {
+pub(super) fn place(mailbox: MailboxId, epoch: u64) -> Place {
     Place { mailbox, folder: "Clientes São Paulo".to_owned(), epoch }
 }
 
@@ -240,7 +240,7 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         sender: "A Client <a@client.example>".to_owned(),
         subject: format!("Mail {number}"),
         settle_at: None,
-        shown: None,
+        recognition: Recognition::OtherEpoch,
         raw: RawMail::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
     }
 }

@@ -13,8 +13,8 @@ use crate::bodies::BodyRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
-    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Stored,
-    Unsettled,
+    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Recognition,
+    Stored, Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
@@ -95,21 +95,15 @@ impl Rows {
         self.places.entry(its).and_modify(|row| *row = row.max(reached)).or_insert(reached);
     }
 
-    /// The oldest row of the same bytes whose key is of another epoch of the same folder, or not in the box any more.
+    /// The oldest row of the same bytes that the mail is recognised as.
     fn renumbered(&self, mail: &Received) -> Option<LedgerId> {
         let place = &mail.place;
         let is_same = |one: &&StoredMail| {
             let item = &one.item;
-            let had_another_key = match &mail.shown {
-                Some(shown) => {
-                    item.epoch == place.epoch && one.settled.is_none() && !shown.contains(&item.key)
-                }
-                None => item.epoch != place.epoch,
-            };
             (item.mailbox, &item.folder) == (place.mailbox, &place.folder)
-                && had_another_key
                 && one.sha256 == Some(mail.sha256)
                 && item.size == mail.size
+                && mail.is_known_as(item.epoch, &item.key, one.settled.is_some())
         };
         self.in_order().find(is_same).map(|one| one.item.id)
     }
@@ -176,6 +170,19 @@ impl Rows {
 
 #[async_trait]
 impl LedgerIntake for MemoryStore {
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        let rows = self.rows();
+        let its = rows.places.keys().map(|(mailbox, folder, epoch)| Place {
+            mailbox: *mailbox,
+            folder: folder.clone(),
+            epoch: *epoch,
+        });
+        let its = its.filter(|one| {
+            (one.mailbox, &one.folder, one.validity()) == (place.mailbox, &place.folder, place.validity())
+        });
+        Ok(its.max_by_key(|one| one.epoch).unwrap_or_else(|| place.clone()))
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         let rows = self.rows();
         let its = (place.mailbox, place.folder.clone(), place.epoch);
@@ -221,7 +228,7 @@ impl LedgerIntake for MemoryStore {
                 sender: String::new(),
                 subject: String::new(),
                 settle_at: None,
-                shown: None,
+                recognition: Recognition::None,
                 raw: RawMail::Whole(bytes::Bytes::new()),
             };
             rows.insert_received(now, &mail, None, None);
