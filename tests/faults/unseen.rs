@@ -15,8 +15,8 @@ use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::{LedgerDesk, LedgerQuery};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::transport::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed,
-    MailSink, ProbeReport, Result, Route, Selected,
+    Access, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed, MailSink,
+    ProbeReport, Result, Route, Selected,
 };
 use postroom::{Answer, Delivery, MessageHandler};
 use postroom_testkit::MailServer;
@@ -83,20 +83,11 @@ impl IncomingSession for Round {
 
     async fn fetch<'a>(
         &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()> {
-        self.inner.fetch(key, limit, sink).await
-    }
-
-    async fn fetch_many<'a>(
-        &mut self,
         mails: &[Listed],
         limit: u64,
         sink: &'a mut (dyn MailSink + 'a),
     ) -> Result<()> {
-        self.inner.fetch_many(mails, limit, sink).await
+        self.inner.fetch(mails, limit, sink).await
     }
 
     async fn settle(&mut self, effects: &[(RemoteKey, Effect)]) -> Result<()> {

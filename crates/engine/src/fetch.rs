@@ -272,7 +272,7 @@ impl Reader<'_> {
                 let (some, later) = rest.split_at(at_once(rest).min(room));
                 (rest, room) = (later, room - some.len());
                 collector.expect(some);
-                let fetched = session.fetch_many(some, limit, &mut collector).await;
+                let fetched = session.fetch(some, limit, &mut collector).await;
                 if let Some(error) = collector.failure() {
                     return Err(error.into());
                 }

@@ -3,9 +3,9 @@
 mod append;
 mod conversation;
 mod fetch;
-mod fetch_many;
 mod folder;
 mod list;
+mod pieces;
 mod refusal;
 mod response;
 mod session;

@@ -1,4 +1,4 @@
-//! The port to servers that keep mail: a session selects a folder, lists keys and sizes in windows, fetches single mails
+//! The port to servers that keep mail: a session selects a folder, lists keys and sizes in windows, fetches mails
 //! and tells the server what to do with them. What is new is not decided here: the engine subtracts its ledger.
 // mockall repeats the parentheses of `&'a (dyn .. + 'a)` where the lint holds them for superfluous.
 #![cfg_attr(feature = "mock", expect(unused_parens, reason = "in generated code"))]
@@ -142,15 +142,7 @@ pub enum CloseReport {
     Lost(Error),
 }
 
-/// Where the bytes of a fetched mail go, piece by piece.
-#[cfg_attr(feature = "mock", mockall::automock)]
-#[async_trait]
-pub trait BodySink: Send {
-    /// Takes the next piece, of at most 256 KiB. An error ends the fetch and breaks the session.
-    async fn write(&mut self, piece: Bytes) -> std::io::Result<()>;
-}
-
-/// Where the bytes of many mails go, one mail behind the other. Whatever it answers with an error ends the fetch and breaks
+/// Where the bytes of fetched mails go, one mail behind the other. Whatever it answers with an error ends the fetch and breaks
 /// the session.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -165,17 +157,7 @@ pub trait MailSink: Send {
     async fn end(&mut self, result: Result<()>) -> std::io::Result<()>;
 }
 
-/// A [`MailSink`] for the bytes of one mail.
-pub(crate) struct OneOfMany<'a>(pub(crate) &'a mut dyn MailSink);
-
-#[async_trait]
-impl BodySink for OneOfMany<'_> {
-    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
-        self.0.write(piece).await
-    }
-}
-
-/// Whether this is what became of one mail among many, and no error of the call.
+/// Whether this is what became of one mail, and no error of the call.
 pub(crate) fn is_of_one_mail(error: &Error) -> bool {
     use crate::error::ErrorKind;
     matches!(error.kind(), ErrorKind::Gone | ErrorKind::TooLarge | ErrorKind::Refused)
@@ -199,7 +181,8 @@ pub(crate) fn leaves_whole(error: &Error) -> bool {
 /// 3. A key names the same mail in every session of one epoch, and no other mail ever.
 /// 4. `fetch` hands on exactly the bytes that lie there, in pieces of at most 256 KiB, and marks nothing as read.
 /// 5. A mail that is not there any more is [`crate::ErrorKind::Gone`], and the session goes on.
-/// 6. A mail beyond the limit is [`crate::ErrorKind::TooLarge`]; never is the whole of it handed on.
+/// 6. A mail beyond the limit is [`crate::ErrorKind::TooLarge`], and the session goes on. Its beginning may be handed on,
+///    never more than the limit and never the whole.
 /// 7. Nothing changes at the server but by `settle` and `append`.
 /// 8. What was settled holds when `close` says [`CloseReport::Kept`]; nothing else has changed. It can be repeated, in the
 ///    same and in a later session. The target of a move is not created.
@@ -210,9 +193,8 @@ pub(crate) fn leaves_whole(error: &Error) -> bool {
 /// 12. After any error but [`crate::ErrorKind::Gone`], [`crate::ErrorKind::FolderMissing`], [`crate::ErrorKind::Refused`]
 ///     and [`crate::ErrorKind::Unsupported`] a session is broken and refuses every further call. It is also broken when
 ///     the future of a call is dropped. A broken session is closed like any other.
-/// 13. `fetch_many` begins and ends every mail that it was asked for once, in whatever order the server gives them. What
-///     becomes of one mail is no error of the call: the others follow, and the session goes on. Of a mail beyond the limit
-///     the beginning may be handed on, never more than the limit and never the whole.
+/// 13. `fetch` begins and ends every mail that it was asked for once, in whatever order the server gives them. What
+///     becomes of one mail is no error of the call: the others follow, and the session goes on.
 /// 14. Whether anything is new is told without a list: after `select` by [`Selected::may_hold_above`], in a session by `wait`
 ///     with no time to wait.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -237,18 +219,7 @@ pub trait IncomingSession: Send {
     /// Of the connection or the protocol; a refusal is an error, never an empty list.
     async fn list<'a>(&mut self, after: Option<&'a RemoteKey>, limit: usize) -> Result<Vec<Listed>>;
 
-    /// Hands the raw bytes of a mail to `sink`, in pieces, without marking it as read.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Gone`] when it is not there any more, [`crate::ErrorKind::TooLarge`] beyond `limit` bytes.
-    async fn fetch<'a>(
-        &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()>;
-
-    /// Hands the raw bytes of many mails to `sink`, one behind the other, without marking them as read: where the protocol
+    /// Hands the raw bytes of these mails to `sink`, one behind the other, without marking them as read: where the protocol
     /// allows it, many are asked for at once. `mails` are as [`list`](Self::list) gave them; their sizes decide how many.
     /// However slowly `sink` takes them, no more than one piece waits in memory for it.
     ///
@@ -261,7 +232,7 @@ pub trait IncomingSession: Send {
     ///
     /// # Cancel safety
     /// As every call: when its future is dropped, what has ended is whole, and the session is broken.
-    async fn fetch_many<'a>(
+    async fn fetch<'a>(
         &mut self,
         mails: &[Listed],
         limit: u64,

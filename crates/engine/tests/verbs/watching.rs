@@ -16,8 +16,8 @@ use postroom_engine::{Options, Postroom, Work};
 use postroom_storage::{Contact, HealthBook, LedgerIntake, Portion, Reached, Watch, Watches, Way};
 use postroom_transport::memory::MemoryIncoming;
 use postroom_transport::{
-    Access, BodySink, CloseReport, Effect, Error, ErrorKind, Folder, Hint, IncomingSession,
-    IncomingTransport, Listed, MailSink, ProbeReport, Result, Route, Selected, Stage,
+    Access, CloseReport, Effect, Error, ErrorKind, Folder, Hint, IncomingSession, IncomingTransport, Listed,
+    MailSink, ProbeReport, Result, Route, Selected, Stage,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -114,20 +114,11 @@ impl IncomingSession for OddSession {
 
     async fn fetch<'a>(
         &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()> {
-        self.inner.fetch(key, limit, sink).await
-    }
-
-    async fn fetch_many<'a>(
-        &mut self,
         mails: &[Listed],
         limit: u64,
         sink: &'a mut (dyn MailSink + 'a),
     ) -> Result<()> {
-        self.inner.fetch_many(mails, limit, sink).await
+        self.inner.fetch(mails, limit, sink).await
     }
 
     async fn settle(&mut self, effects: &[(RemoteKey, Effect)]) -> Result<()> {

@@ -8,7 +8,7 @@ use postroom_core::ledger::RemoteKey;
 
 use crate::error::{ErrorKind, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Hint, IncomingSession, IncomingTransport, Listed, MailSink,
+    Access, CloseReport, Effect, Hint, IncomingSession, IncomingTransport, Listed, MailSink,
 };
 use crate::route::Route;
 
@@ -93,9 +93,8 @@ pub async fn incoming<P: IncomingPeer>(make: impl AsyncFn() -> P) {
     keys_are_the_same_in_a_later_session(&make().await).await;
     a_mail_arrives_as_it_lies_there_and_is_not_marked_as_read(&make().await).await;
     a_mail_that_is_gone_is_told_and_the_session_goes_on(&make().await).await;
-    a_mail_beyond_the_limit_is_not_handed_over(&make().await).await;
-    many_mails_come_whole_and_each_has_its_own_end(&make().await).await;
-    of_many_mails_one_beyond_the_limit_costs_no_other(&make().await).await;
+    mails_come_whole_and_each_has_its_own_end(&make().await).await;
+    a_mail_beyond_the_limit_costs_no_other(&make().await).await;
     a_failing_sink_breaks_the_session(&make().await).await;
     a_dropped_call_breaks_the_session(&make().await).await;
     what_is_deleted_goes_and_nothing_else_does(&make().await).await;
@@ -123,32 +122,6 @@ pub async fn incoming<P: IncomingPeer>(make: impl AsyncFn() -> P) {
         a_mail_is_found_by_its_message_id(&make().await).await;
     } else {
         what_cannot_be_searched_says_so_and_goes_on(&make().await).await;
-    }
-}
-
-/// Notes what it is given; fails once `room` bytes are exceeded.
-#[derive(Debug)]
-struct Collect {
-    pieces: Vec<Bytes>,
-    room: usize,
-}
-
-impl Collect {
-    fn new(room: usize) -> Self {
-        Self { pieces: Vec::new(), room }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        self.pieces.concat()
-    }
-}
-
-#[async_trait]
-impl BodySink for Collect {
-    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
-        assert!(piece.len() <= 256 * 1024, "clause 4: a piece of {} bytes", piece.len());
-        self.pieces.push(piece);
-        if self.bytes().len() > self.room { Err(std::io::Error::other("full")) } else { Ok(()) }
     }
 }
 
@@ -196,9 +169,17 @@ impl MailSink for Many {
 struct Never;
 
 #[async_trait]
-impl BodySink for Never {
+impl MailSink for Never {
+    async fn begin(&mut self, _key: &RemoteKey) -> std::io::Result<()> {
+        Ok(())
+    }
+
     async fn write(&mut self, _piece: Bytes) -> std::io::Result<()> {
         std::future::pending().await
+    }
+
+    async fn end(&mut self, _result: crate::Result<()>) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -233,9 +214,11 @@ async fn everything(session: &mut dyn IncomingSession) -> Vec<Listed> {
 }
 
 async fn fetched(session: &mut dyn IncomingSession, key: &RemoteKey) -> Vec<u8> {
-    let mut sink = Collect::new(usize::MAX);
-    session.fetch(key, NO_LIMIT, &mut sink).await.expect("a mail");
-    sink.bytes()
+    let mut sink = Many::default();
+    session.fetch(&[Listed::new(key.clone(), 0, None)], NO_LIMIT, &mut sink).await.expect("a mail");
+    let (bytes, end) = sink.of(key);
+    assert_eq!(end, None, "a mail");
+    bytes.to_vec()
 }
 
 async fn kept(session: Box<dyn IncomingSession>) {
@@ -334,28 +317,17 @@ async fn a_mail_that_is_gone_is_told_and_the_session_goes_on(peer: &dyn Incoming
     kept(session).await;
     peer.take_away(&mails[0]);
     let mut session = inbox(peer).await;
-    let mut sink = Collect::new(usize::MAX);
-    let error = session.fetch(&listed[0].key, NO_LIMIT, &mut sink).await.expect_err("clause 5");
+    let mut sink = Many::default();
+    session.fetch(&listed[..1], NO_LIMIT, &mut sink).await.expect("clause 5");
+    let (key, bytes, end) = sink.ended.remove(0);
+    let error = end.expect_err("clause 5");
     assert_eq!((error.kind(), error.stage()), (ErrorKind::Gone, Stage::Fetch), "clause 5");
-    assert!(sink.pieces.is_empty(), "clause 5");
+    assert!(key == listed[0].key && bytes.is_empty(), "clause 5");
     assert_eq!(fetched(session.as_mut(), &listed[1].key).await, mails[1], "clause 5");
     kept(session).await;
 }
 
-async fn a_mail_beyond_the_limit_is_not_handed_over(peer: &dyn IncomingPeer) {
-    let mails = fill(peer, 1);
-    let size = mails[0].len() as u64;
-    let mut session = inbox(peer).await;
-    let key = everything(session.as_mut()).await[0].key.clone();
-    session.fetch(&key, size, &mut Collect::new(usize::MAX)).await.expect("clause 6: it just fits");
-    let mut sink = Collect::new(usize::MAX);
-    let error = session.fetch(&key, size - 1, &mut sink).await.expect_err("clause 6");
-    assert_eq!(error.kind(), ErrorKind::TooLarge, "clause 6");
-    assert!(sink.bytes().len() < mails[0].len(), "clause 6");
-    kept(session).await;
-}
-
-async fn many_mails_come_whole_and_each_has_its_own_end(peer: &dyn IncomingPeer) {
+async fn mails_come_whole_and_each_has_its_own_end(peer: &dyn IncomingPeer) {
     let mut mails = fill(peer, 120);
     let lines = |lines: usize| [b"Subject: large\r\n\r\n".to_vec(), b"line\r\n".repeat(lines)].concat();
     for large in [lines(100_000), b"\r\n".to_vec(), lines(43_687), mail(121)] {
@@ -372,7 +344,7 @@ async fn many_mails_come_whole_and_each_has_its_own_end(peer: &dyn IncomingPeer)
     listed[4].size = 0;
     listed.push(Listed::new(RemoteKey::Content("0".repeat(64), 1), 9, None));
     let mut sink = Many::default();
-    session.fetch_many(&listed, NO_LIMIT, &mut sink).await.expect("clause 13");
+    session.fetch(&listed, NO_LIMIT, &mut sink).await.expect("clause 13");
     assert_eq!(sink.ended.len(), listed.len(), "clause 13");
     for (listed, mail) in listed.iter().zip(&mails) {
         match sink.of(&listed.key) {
@@ -385,33 +357,34 @@ async fn many_mails_come_whole_and_each_has_its_own_end(peer: &dyn IncomingPeer)
     }
     assert_eq!(sink.of(&listed[124].key), (&b""[..], Some(ErrorKind::Gone)), "clause 5");
     assert_eq!(fetched(session.as_mut(), &listed[0].key).await, mails[0], "clause 13");
-    session.fetch_many(&[], NO_LIMIT, &mut Many::default()).await.expect("clause 13: nothing to do");
+    session.fetch(&[], NO_LIMIT, &mut Many::default()).await.expect("clause 13: nothing to do");
     let mut sink = Many { room: Some(2), ..Many::default() };
-    let error = session.fetch_many(&listed[..9], NO_LIMIT, &mut sink).await.expect_err("clause 12");
+    let error = session.fetch(&listed[..9], NO_LIMIT, &mut sink).await.expect_err("clause 12");
     assert_eq!((error.kind(), sink.ended.len()), (ErrorKind::Stopped, 2), "clause 12");
     is_broken(session.as_mut()).await;
     assert!(peer.kept(None).iter().all(|mail| !mail.seen), "clause 4: marked as read");
 }
 
-async fn of_many_mails_one_beyond_the_limit_costs_no_other(peer: &dyn IncomingPeer) {
+async fn a_mail_beyond_the_limit_costs_no_other(peer: &dyn IncomingPeer) {
     fill(peer, 2);
     let large = [mail(3), b"line\r\n".repeat(9)].concat();
     peer.deliver(None, &large);
     let mails = fill(peer, 2);
     let mut session = inbox(peer).await;
     let mut listed = everything(session.as_mut()).await;
+    // The others just fit.
     let limit = mails[0].len() as u64;
     // As the server says, and smaller.
     for size in [large.len() as u64, limit] {
         listed[2].size = size;
         let mut sink = Many::default();
-        session.fetch_many(&listed, limit, &mut sink).await.expect("clause 13");
+        session.fetch(&listed, limit, &mut sink).await.expect("clause 13");
         for (at, listed) in listed.iter().enumerate() {
             let (bytes, end) = sink.of(&listed.key);
-            assert_eq!(end, (at == 2).then_some(ErrorKind::TooLarge), "clause 13");
-            assert!(bytes.len() as u64 <= limit, "clause 13");
+            assert_eq!(end, (at == 2).then_some(ErrorKind::TooLarge), "clause 6");
+            assert!(bytes.len() as u64 <= limit, "clause 6");
             let (whole, want) = if at == 2 { (false, &large) } else { (true, &mails[at % 3]) };
-            assert!(want.starts_with(bytes) && whole == (bytes == want), "clause 13");
+            assert!(want.starts_with(bytes) && whole == (bytes == want), "clause 6");
         }
     }
     kept(session).await;
@@ -426,9 +399,10 @@ async fn is_broken(session: &mut dyn IncomingSession) {
 async fn a_failing_sink_breaks_the_session(peer: &dyn IncomingPeer) {
     fill(peer, 1);
     let mut session = inbox(peer).await;
-    let key = everything(session.as_mut()).await[0].key.clone();
-    let error = session.fetch(&key, NO_LIMIT, &mut Collect::new(0)).await.expect_err("clause 12");
-    assert_eq!(error.stage(), Stage::Fetch, "clause 12");
+    let listed = everything(session.as_mut()).await;
+    let mut sink = Many { room: Some(0), ..Many::default() };
+    let error = session.fetch(&listed, NO_LIMIT, &mut sink).await.expect_err("clause 12");
+    assert_eq!((error.kind(), error.stage()), (ErrorKind::Stopped, Stage::Fetch), "clause 12");
     is_broken(session.as_mut()).await;
     assert!(matches!(session.close().await, CloseReport::Kept), "clause 8: nothing was settled");
 }
@@ -436,9 +410,9 @@ async fn a_failing_sink_breaks_the_session(peer: &dyn IncomingPeer) {
 async fn a_dropped_call_breaks_the_session(peer: &dyn IncomingPeer) {
     fill(peer, 1);
     let mut session = inbox(peer).await;
-    let key = everything(session.as_mut()).await[0].key.clone();
+    let listed = everything(session.as_mut()).await;
     let dropped =
-        tokio::time::timeout(Duration::from_millis(50), session.fetch(&key, NO_LIMIT, &mut Never)).await;
+        tokio::time::timeout(Duration::from_millis(50), session.fetch(&listed, NO_LIMIT, &mut Never)).await;
     assert!(dropped.is_err(), "clause 12: the sink was not waited for");
     is_broken(session.as_mut()).await;
 }

@@ -1,144 +1,157 @@
-//! The bytes of one mail, in pieces, without marking it as read. The server's size is asked with the first piece, before
-//! anything is handed on; what ends a mail is a piece that the server ended, never a size or a lost connection.
+//! Mails by few commands: small ones are asked for together and handed on as they come, without marking them as read.
+//! Whatever does not come as it should is asked for again alone, by `pieces`, which knows how; so no mail of a group
+//! suffers for another.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use postroom_core::ledger::RemoteKey;
 
-use super::conversation::Conversation;
-use super::response::Response;
-use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::incoming::BodySink;
+use super::conversation::{Completion, Conversation, Heard, RESPONSES_LIMIT};
+use super::pieces::{self, PIECE, stopped};
+use super::response::{Fetched, Response, parse};
+use super::{list, settle};
+use crate::error::{ErrorKind, Result, Stage};
+use crate::incoming::{Listed, MailSink, is_of_one_mail};
 
-/// The length of a piece in bytes.
-pub(super) const PIECE: usize = 256 * 1024;
+/// The most mails that one command asks for.
+const MAILS: usize = 100;
 
-/// What Courier hands out in place of a mail that another client has just removed, as if it were that mail.
-const UNAVAILABLE: &[u8] = b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available on the server.\r\n";
+/// The most bytes that one command asks for, by the sizes that the server has told. They wait in the server, not here.
+const BYTES: u64 = 1024 * 1024;
 
-/// Whether these bytes may stand for a mail that is gone.
-pub(super) fn stands_in(bytes: &[u8]) -> bool {
-    bytes == UNAVAILABLE
-}
-
-/// What one command brought.
-#[derive(Debug, Default)]
-struct Told {
-    size: Option<u64>,
-    piece: Option<Bytes>,
-}
-
-/// Hands the mail with this UID to `sink`.
+/// Hands these mails to `sink`.
 ///
 /// # Errors
 /// As [`crate::IncomingSession::fetch`].
-pub(super) async fn mail(
+pub(super) async fn mails(
     talk: &mut Conversation,
-    uid: u32,
+    mails: &[Listed],
     limit: u64,
-    sink: &mut dyn BodySink,
+    sink: &mut dyn MailSink,
 ) -> Result<()> {
-    let error = |kind| Error::new(kind, Stage::Fetch);
-    let gone = || error(ErrorKind::Gone);
-    let mut size = None;
-    let mut received: u64 = 0;
-    loop {
-        talk.enter(Stage::Fetch, talk.timeouts.piece);
-        let told = piece(talk, uid, received).await?;
-        if received == 0 {
-            size = told.size;
+    let mut rest = mails;
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at(together(rest, limit));
+        rest = later;
+        let mut waiting = BTreeMap::new();
+        for listed in group {
+            match list::uid(&listed.key, Stage::Fetch) {
+                Ok(uid) => _ = waiting.insert(uid, &listed.key),
+                Err(error) => {
+                    sink.begin(&listed.key).await.map_err(stopped)?;
+                    sink.end(Err(error)).await.map_err(stopped)?;
+                }
+            }
         }
-        let piece = match told.piece {
-            Some(piece) => piece,
-            // Nothing behind the end, instead of an empty string.
-            None if received > 0 && size.is_some_and(|size| received >= size) => Bytes::new(),
-            None => return Err(gone()),
+        if waiting.len() > 1 {
+            at_once(talk, &mut waiting, limit, sink).await?;
+        }
+        for (uid, key) in waiting {
+            sink.begin(key).await.map_err(stopped)?;
+            match pieces::mail(talk, uid, limit, sink).await {
+                Err(error) if !is_of_one_mail(&error) => return Err(error),
+                ended => sink.end(ended).await.map_err(stopped)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many of the first of these mails one command asks for: one, or small ones.
+fn together(mails: &[Listed], limit: u64) -> usize {
+    let mut bytes: u64 = 0;
+    let small = mails.iter().take(MAILS).take_while(|listed| {
+        bytes = bytes.saturating_add(listed.size);
+        // A size of 0 is one that could not be read.
+        (1..PIECE as u64).contains(&listed.size) && listed.size <= limit && bytes <= BYTES
+    });
+    small.count().max(1)
+}
+
+/// Asks for all of them at once. What came whole is not `waiting` any more.
+async fn at_once(
+    talk: &mut Conversation,
+    waiting: &mut BTreeMap<u32, &RemoteKey>,
+    limit: u64,
+    sink: &mut dyn MailSink,
+) -> Result<()> {
+    let set = settle::set(&waiting.keys().copied().collect());
+    talk.enter(Stage::Fetch, talk.timeouts.piece);
+    let tag = talk.send(&format!("UID FETCH {set} (RFC822.SIZE BODY.PEEK[]<0.{PIECE}>)")).await?;
+    for _ in 0..RESPONSES_LIMIT {
+        let bytes = talk.response().await?.freeze();
+        let response = match talk.heard(&tag, parse(&bytes))? {
+            Heard::End(completion) => return ended(&completion),
+            Heard::GoOn => return Err(talk.broken_rule("it was told to go on with nothing")),
+            Heard::Untagged(response) => response,
         };
-        if piece.is_empty() && received == 0 && size.is_some_and(|size| size > 0) {
-            return Err(gone());
+        let fetched = match response {
+            Response::Fetch(fetched) => fetched,
+            Response::Unreadable => {
+                return Err(talk.broken_rule("an unreadable response where mails are fetched"));
+            }
+            _ => continue,
+        };
+        let Some((uid, mail)) = whole(&fetched, &bytes, limit) else { continue };
+        let Some(key) = waiting.remove(&uid) else { continue };
+        sink.begin(key).await.map_err(stopped)?;
+        if !mail.is_empty() {
+            sink.write(mail).await.map_err(stopped)?;
         }
-        if received == 0 && stands_in(&piece) && !is_there(talk, uid).await? {
-            return Err(gone());
-        }
-        let ended = piece.len() < PIECE;
-        let was_empty = piece.is_empty();
-        received += piece.len() as u64;
-        if received > limit || size.is_some_and(|size| size > limit) {
-            // Its header is worth having: it says whose mail it is.
-            let room = usize::try_from(limit.saturating_sub(received - piece.len() as u64));
-            write(sink, piece.slice(..piece.len().min(room.unwrap_or(usize::MAX)))).await?;
-            return Err(error(ErrorKind::TooLarge));
-        }
-        write(sink, piece).await?;
-        // Some servers tell a wrong size: a short piece before that size is asked for its rest, and a whole piece always.
-        if was_empty || (ended && size.is_none_or(|size| received >= size)) {
-            return Ok(());
-        }
+        sink.end(Ok(())).await.map_err(stopped)?;
+        // Each mail has its time, and what `sink` took of it is not the server's; other words bring no more.
+        talk.enter(Stage::Fetch, talk.timeouts.piece);
     }
+    Err(talk.broken_rule("too many responses to one command"))
 }
 
-/// Whether the server has this mail, after it was given the occasion to look (RFC 3501 section 6.1.2).
-async fn is_there(talk: &mut Conversation, uid: u32) -> Result<bool> {
-    talk.command("NOOP", &mut |_| Ok(())).await?.accepted(Stage::Fetch)?;
-    let mut found = false;
-    let mut look = |response: Response<'_>| {
-        found |= matches!(response, Response::Fetch(fetched) if fetched.uid == Some(uid));
-        Ok(())
+/// A mail that is surely whole: the server told its size, gave no fewer bytes, and could have given more, and they don't stand for one
+/// that is gone.
+fn whole(fetched: &Fetched<'_>, response: &Bytes, limit: u64) -> Option<(u32, Bytes)> {
+    let (uid, size, body) = (fetched.uid?, fetched.size?, fetched.body.as_ref()?);
+    let content = body.content.as_ref()?;
+    let length = content.len() as u64;
+    let is_whole = length >= size && content.len() < PIECE && length <= limit;
+    if !is_whole || size == 0 || pieces::stands_in(content) || body.origin.unwrap_or(0) != 0 {
+        return None;
+    }
+    let mail = match content {
+        std::borrow::Cow::Borrowed(inside) => response.slice_ref(inside),
+        std::borrow::Cow::Owned(unquoted) => Bytes::copy_from_slice(unquoted),
     };
-    let completion = talk.command(&format!("UID FETCH {uid} (UID)"), &mut look).await?;
-    completion.accepted(Stage::Fetch)?;
-    Ok(found)
+    Some((uid, mail))
 }
 
-async fn write(sink: &mut dyn BodySink, piece: Bytes) -> Result<()> {
-    match piece.is_empty() {
-        true => Ok(()),
-        // The caller knows what is wrong with its sink; here it only ends the conversation.
-        false => sink.write(piece).await.map_err(stopped),
+/// A refusal may be about one of the mails only: each that is still waiting is asked for alone.
+fn ended(completion: &Completion) -> Result<()> {
+    match completion.accepted(Stage::Fetch) {
+        Err(error) if error.kind() != ErrorKind::Refused && completion.code("EXPUNGEISSUED").is_none() => {
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }
 
-pub(super) fn stopped(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(cause)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Asks for the piece from `origin` on.
-async fn piece(talk: &mut Conversation, uid: u32, origin: u64) -> Result<Told> {
-    let size = if origin == 0 { "RFC822.SIZE " } else { "" };
-    let command = format!("UID FETCH {uid} ({size}BODY.PEEK[]<{origin}.{PIECE}>)");
-    let mut told = Told::default();
-    let completion = talk
-        .command(&command, &mut |response| {
-            let fetched = match response {
-                Response::Fetch(fetched) => fetched,
-                Response::Unreadable => return Err("an unreadable response where a mail is fetched"),
-                _ => return Ok(()),
-            };
-            let Some(body) = fetched.body else {
-                // The flags of some mail; or our own, whose body can't be read.
-                return match fetched.uid {
-                    Some(other) if other == uid && fetched.skipped > 0 => Err("an unreadable body"),
-                    _ => Ok(()),
-                };
-            };
-            // RFC 3501 section 6.4.8: every answer to a UID command has the UID.
-            let Some(answered) = fetched.uid else { return Err("a body without its UID") };
-            if answered != uid || told.piece.is_some() {
-                return Ok(());
-            }
-            told.size = fetched.size.filter(|size| *size > 0);
-            let Some(content) = body.content else { return Ok(()) };
-            if content.len() > PIECE || body.origin.unwrap_or(0) != origin {
-                return Err("another piece than was asked for");
-            }
-            told.piece = Some(Bytes::copy_from_slice(&content));
-            Ok(())
-        })
-        .await?;
-    match completion.accepted(Stage::Fetch) {
-        Ok(()) => Ok(told),
-        // RFC 5530: somebody else has just removed it.
-        Err(error) if completion.code("EXPUNGEISSUED").is_some() => {
-            Err(Error::new(ErrorKind::Gone, error.stage()))
-        }
-        Err(error) => Err(error),
+    #[test]
+    fn large_mails_go_alone_and_small_ones_together_up_to_a_bound() {
+        let check = |sizes: &[u64], limit: u64, want: usize| {
+            let key = |at: usize| RemoteKey::Uid(u32::try_from(at).unwrap_or(1) + 1);
+            let mails: Vec<Listed> =
+                sizes.iter().enumerate().map(|(at, size)| Listed::new(key(at), *size, None)).collect();
+            assert_eq!(together(&mails, limit), want, "{sizes:?}");
+        };
+        check(&[300_000, 1], u64::MAX, 1);
+        check(&[0, 1], u64::MAX, 1);
+        check(&[1, 2, 0, 1], u64::MAX, 2);
+        check(&[1, 2, 300_000], u64::MAX, 2);
+        check(&[1, 2, 30], 20, 2);
+        check(&[30, 1], 20, 1);
+        check(&[262_143; 9], u64::MAX, 4);
+        check(&[1; 500], u64::MAX, MAILS);
     }
 }

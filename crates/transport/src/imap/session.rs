@@ -8,10 +8,10 @@ use super::conversation::{Conversation, View};
 use super::folder::{decode, encode, quoted};
 use super::response::{Condition, Response};
 use super::token::Scanner;
-use super::{append, fetch, fetch_many, list, settle, wait};
+use super::{append, fetch, list, settle, wait};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
+    Access, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
 };
 
 /// The folder that every mailbox has (RFC 3501 section 5.1).
@@ -162,24 +162,12 @@ impl IncomingSession for Session {
 
     async fn fetch<'a>(
         &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()> {
-        let uid = list::uid(key, Stage::Fetch)?;
-        self.begin_selected(Stage::Fetch, Access::ReadOnly)?;
-        let result = fetch::mail(&mut self.talk, uid, limit, sink).await;
-        self.talk.end(result)
-    }
-
-    async fn fetch_many<'a>(
-        &mut self,
         mails: &[Listed],
         limit: u64,
         sink: &'a mut (dyn MailSink + 'a),
     ) -> Result<()> {
         self.begin_selected(Stage::Fetch, Access::ReadOnly)?;
-        let result = fetch_many::mails(&mut self.talk, mails, limit, sink).await;
+        let result = fetch::mails(&mut self.talk, mails, limit, sink).await;
         self.talk.end(result)
     }
 

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed,
-    MailSink, OneOfMany, Selected, is_of_one_mail,
+    Access, CloseReport, Effect, Folder, Hint, IncomingSession, IncomingTransport, Listed, MailSink,
+    Selected, is_of_one_mail,
 };
 use crate::memory::failing::Failing;
 use crate::probe::ProbeReport;
@@ -281,10 +281,37 @@ impl Session {
         })
     }
 
+    fn content(&mut self, key: &RemoteKey, limit: u64) -> Result<Bytes> {
+        self.on_shelf(Stage::Fetch, |shelf, session| {
+            let mail = shelf.mails.iter().find(|mail| session.key(shelf.epoch, mail.uid) == *key);
+            let content = &mail.ok_or(Error::new(ErrorKind::Gone, Stage::Fetch))?.content;
+            let is_too_large = u64::try_from(content.len()).is_ok_and(|length| length > limit);
+            if is_too_large {
+                Err(Error::new(ErrorKind::TooLarge, Stage::Fetch))
+            } else {
+                Ok(content.clone())
+            }
+        })
+    }
+
     /// POP3 has no epochs: a UIDL names one mail for ever, so it differs from epoch to epoch.
     fn key(&self, epoch: u32, uid: u32) -> RemoteKey {
         if self.is_pop3 { RemoteKey::Uidl(format!("{epoch}.{uid}")) } else { RemoteKey::Uid(uid) }
     }
+}
+
+async fn hand_on(key: &RemoteKey, content: Result<Bytes>, sink: &mut dyn MailSink) -> std::io::Result<()> {
+    sink.begin(key).await?;
+    let ended = match content {
+        Ok(mut rest) => {
+            while !rest.is_empty() {
+                sink.write(rest.split_to(PIECE.min(rest.len()))).await?;
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    sink.end(ended).await
 }
 
 fn uid(key: &RemoteKey) -> Option<u32> {
@@ -332,49 +359,20 @@ impl IncomingSession for Session {
 
     async fn fetch<'a>(
         &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()> {
-        let content = self.on_shelf(Stage::Fetch, |shelf, session| {
-            let mail = shelf.mails.iter().find(|mail| session.key(shelf.epoch, mail.uid) == *key);
-            let content =
-                mail.map(|mail| mail.content.clone()).ok_or(Error::new(ErrorKind::Gone, Stage::Fetch))?;
-            let is_too_large = u64::try_from(content.len()).is_ok_and(|length| length > limit);
-            if is_too_large { Err(Error::new(ErrorKind::TooLarge, Stage::Fetch)) } else { Ok(content) }
-        })?;
-        let mut rest = content;
-        // A sink that fails, or a future that is dropped here, leaves it so.
-        self.is_broken = true;
-        while !rest.is_empty() {
-            let piece = rest.split_to(PIECE.min(rest.len()));
-            let written = sink.write(piece).await;
-            written.map_err(|error| Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(error))?;
-        }
-        self.is_broken = false;
-        Ok(())
-    }
-
-    async fn fetch_many<'a>(
-        &mut self,
         mails: &[Listed],
         limit: u64,
         sink: &'a mut (dyn MailSink + 'a),
     ) -> Result<()> {
         self.on_shelf(Stage::Fetch, |_, _| Ok(()))?;
         for listed in mails {
+            let content = match self.content(&listed.key, limit) {
+                Err(error) if !is_of_one_mail(&error) => return Err(error),
+                content => content,
+            };
             let stopped = |cause| Error::new(ErrorKind::Stopped, Stage::Fetch).with_source(cause);
             // A sink that fails, or a future that is dropped here, leaves it so.
             self.is_broken = true;
-            sink.begin(&listed.key).await.map_err(stopped)?;
-            self.is_broken = false;
-            let fetched = self.fetch(&listed.key, limit, &mut OneOfMany(&mut *sink)).await;
-            let ended = match fetched {
-                Err(error) if !is_of_one_mail(&error) => return Err(error),
-                ended => ended,
-            };
-            self.is_broken = true;
-            sink.end(ended).await.map_err(stopped)?;
+            hand_on(&listed.key, content, sink).await.map_err(stopped)?;
             self.is_broken = false;
         }
         Ok(())

@@ -7,7 +7,7 @@ use postroom_core::ledger::RemoteKey;
 use super::conversation::Conversation;
 use super::reply::Unstuff;
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::incoming::{BodySink, MailSink, OneOfMany, is_of_one_mail};
+use crate::incoming::{MailSink, is_of_one_mail};
 
 /// The greatest length of a piece in bytes.
 const PIECE: usize = 256 * 1024;
@@ -30,7 +30,7 @@ enum Ended {
     Cut,
 }
 
-/// Fetches one mail.
+/// Reads one mail whole, for its key.
 ///
 /// # Errors
 /// A refusal by its meaning; [`ErrorKind::TooLarge`]; whatever breaks the conversation.
@@ -38,7 +38,7 @@ pub(super) async fn mail(
     talk: &mut Conversation,
     number: u32,
     limit: u64,
-    sink: &mut dyn BodySink,
+    sink: &mut dyn MailSink,
 ) -> Result<()> {
     talk.granted(&format!("RETR {number}")).await?;
     match body(talk, limit, limit, 0, sink).await? {
@@ -50,7 +50,7 @@ pub(super) async fn mail(
 /// Fetches mails, each of which has a number and a size, or is gone.
 ///
 /// # Errors
-/// As [`crate::IncomingSession::fetch_many`].
+/// As [`crate::IncomingSession::fetch`].
 pub(super) async fn mails(
     talk: &mut Conversation,
     mails: &[(&RemoteKey, Option<(u32, u64)>)],
@@ -112,7 +112,7 @@ async fn ahead(
         let ended = if reply.is_ok {
             let outstanding = mails.len() - at - 1;
             let most = limit.saturating_add(DRAINED);
-            match body(talk, limit, most, outstanding, &mut OneOfMany(&mut *sink)).await? {
+            match body(talk, limit, most, outstanding, sink).await? {
                 Ended::Whole => Ok(()),
                 Ended::Cut => Err(too_large()),
             }
@@ -135,7 +135,7 @@ async fn header(talk: &mut Conversation, number: u32, limit: u64, sink: &mut dyn
     let reply = talk.ask(&format!("TOP {number} 0")).await?;
     if reply.is_ok {
         let limit = limit.min(HEADER);
-        body(talk, limit, limit.saturating_add(DRAINED), 0, &mut OneOfMany(sink)).await?;
+        body(talk, limit, limit.saturating_add(DRAINED), 0, sink).await?;
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ async fn body(
     limit: u64,
     most: u64,
     outstanding: usize,
-    sink: &mut dyn BodySink,
+    sink: &mut dyn MailSink,
 ) -> Result<Ended> {
     let (mut state, mut received) = (Unstuff::LineStart, 0_u64);
     while state != Unstuff::Ended {

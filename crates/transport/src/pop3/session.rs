@@ -12,7 +12,7 @@ use super::reply::numbered;
 use super::retrieve;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::incoming::{
-    Access, BodySink, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
+    Access, CloseReport, Effect, Folder, Hint, IncomingSession, Listed, MailSink, Selected,
 };
 
 /// The largest mail in bytes that is read for the sake of its key.
@@ -31,9 +31,17 @@ pub(super) struct Session {
 struct Hashing(Sha256);
 
 #[async_trait]
-impl BodySink for Hashing {
+impl MailSink for Hashing {
+    async fn begin(&mut self, _key: &RemoteKey) -> std::io::Result<()> {
+        Ok(())
+    }
+
     async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
         self.0.update(&piece);
+        Ok(())
+    }
+
+    async fn end(&mut self, _result: Result<()>) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -133,16 +141,6 @@ impl Session {
         Ok(listed)
     }
 
-    async fn mail(&mut self, key: &RemoteKey, limit: u64, sink: &mut dyn BodySink) -> Result<()> {
-        let place = self.place(key).await?.ok_or_else(|| Error::new(ErrorKind::Gone, Stage::Fetch))?;
-        let entry = &self.maildrop().await?.entries()[place];
-        let (number, size) = (entry.number, entry.size);
-        if size > limit {
-            return Err(Error::new(ErrorKind::TooLarge, Stage::Fetch));
-        }
-        retrieve::mail(&mut self.talk, number, limit, sink).await
-    }
-
     async fn mails(&mut self, mails: &[Listed], limit: u64, sink: &mut dyn MailSink) -> Result<()> {
         let mut asked = Vec::with_capacity(mails.len());
         for listed in mails {
@@ -208,17 +206,6 @@ impl IncomingSession for Session {
     }
 
     async fn fetch<'a>(
-        &mut self,
-        key: &RemoteKey,
-        limit: u64,
-        sink: &'a mut (dyn BodySink + 'a),
-    ) -> Result<()> {
-        self.talk.begin(Stage::Fetch)?;
-        let result = self.mail(key, limit, sink).await;
-        self.talk.end(result)
-    }
-
-    async fn fetch_many<'a>(
         &mut self,
         mails: &[Listed],
         limit: u64,

@@ -17,7 +17,7 @@ async fn imap(name: &str, uids: &[u32], piece: Duration) -> (Many, Result<()>) {
     let mails = listed(uids.iter().copied().map(RemoteKey::Uid));
     let result = scripted::play(&name, &signed_in(&name), timeouts, async |mut session| {
         session.select(None, Access::ReadOnly).await?;
-        session.fetch_many(&mails, 1000, &mut many).await
+        session.fetch(&mails, 1000, &mut many).await
     })
     .await;
     (many, result)
@@ -82,7 +82,7 @@ async fn pop3(name: &str, script: &str, ids: &[&str], limit: u64) -> (Many, Resu
         let all = session.list(None, 9).await?;
         let is_wanted = |key: &RemoteKey| ids.iter().any(|id| *key == RemoteKey::Uidl((*id).into()));
         let mails: Vec<_> = all.into_iter().filter(|listed| is_wanted(&listed.key)).collect();
-        session.fetch_many(&mails, limit, &mut many).await
+        session.fetch(&mails, limit, &mut many).await
     })
     .await;
     (many, result)
@@ -123,7 +123,7 @@ async fn a_round_with_a_good_server_gives_all_mails() {
         assert!(selected.may_hold_above(19) && !selected.may_hold_above(20));
         let mails = session.list(None, 9).await?;
         assert_eq!(scripted::fetch(session.as_mut(), &RemoteKey::Uid(20), 9).await?, b"ab\r\ncd\r\n");
-        session.fetch_many(&mails, 9, &mut many).await
+        session.fetch(&mails, 9, &mut many).await
     })
     .await
     .unwrap();
@@ -152,7 +152,7 @@ async fn the_servers_of_large_providers_are_understood() {
             let mails = session.list(None, 9).await?;
             let arrived = mails[0].arrived.map(|time| time.to_string());
             assert_eq!(arrived.as_deref(), Some("2026-11-22T08:00:00.000Z"), "{name}");
-            session.fetch_many(&mails, 100, &mut many).await
+            session.fetch(&mails, 100, &mut many).await
         })
         .await
         .unwrap();

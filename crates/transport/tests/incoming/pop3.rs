@@ -132,19 +132,17 @@ async fn a_mail_that_is_not_whole_is_an_error() {
         let refused = fetch(session.as_mut(), &uidl("a"), 100).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused);
         // Its size is known: it is not asked for.
-        let mut sink = scripted::Collect::default();
-        assert_eq!(session.fetch(&uidl("gone"), 100, &mut sink).await.unwrap_err().kind(), ErrorKind::Gone);
+        let gone = fetch(session.as_mut(), &uidl("gone"), 100).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Gone);
         let cut = fetch(session.as_mut(), &uidl("a"), 100).await.unwrap_err();
         assert_eq!(cut.kind(), ErrorKind::Disconnected);
         Ok(())
     })
     .await
     .unwrap();
-    for (name, kind) in [("retr_endless", ErrorKind::TooLarge), ("retr_more", ErrorKind::Protocol)] {
-        let fetched =
-            play(name, async |mut session| fetch(session.as_mut(), &uidl("a"), 1_000_000).await).await;
-        assert_eq!(fetched.expect_err(name).kind(), kind, "{name}");
-    }
+    let more =
+        play("retr_more", async |mut session| fetch(session.as_mut(), &uidl("a"), 1_000_000).await).await;
+    assert_eq!(more.expect_err("more").kind(), ErrorKind::Protocol);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use postroom_transport::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::scripted::{Many, fetch, listed, read, signed_in};
+use crate::scripted::{Many, listed, read, signed_in};
 
 /// What the clock may show at the end of one dialogue: more than all deadlines of its calls together.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,8 +47,7 @@ pub(crate) enum Grain {
 pub(crate) enum Act {
     Select(Option<&'static str>, Access),
     List(&'static str, usize),
-    Fetch(&'static str, u64),
-    Many(&'static [&'static str], u64),
+    Fetch(&'static [&'static str], u64),
     Folders,
     Find,
     Wait(Duration),
@@ -280,11 +279,10 @@ async fn perform(session: &mut dyn IncomingSession, act: Act, protocol: Protocol
         Act::Select(folder, access) => told(session.select(folder, access).await),
         Act::List("", limit) => told(session.list(None, limit).await),
         Act::List(after, limit) => told(session.list(Some(&key(after, protocol)), limit).await),
-        Act::Fetch(text, limit) => told(fetch(session, &key(text, protocol), limit).await),
-        Act::Many(keys, limit) => {
+        Act::Fetch(keys, limit) => {
             let mut many = Many::default();
             let mails = listed(keys.iter().map(|text| key(text, protocol)));
-            let result = session.fetch_many(&mails, limit, &mut many).await;
+            let result = session.fetch(&mails, limit, &mut many).await;
             let ended = many.0.into_iter().filter_map(|(key, bytes, end)| {
                 Some((key.to_string(), end?.map(|()| bytes).map_err(|error| error.kind())))
             });

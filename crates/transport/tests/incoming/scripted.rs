@@ -13,8 +13,8 @@ use postroom_core::ledger::RemoteKey;
 use postroom_testkit::script::ScriptedServer;
 use postroom_transport::by_protocol::ByProtocol;
 use postroom_transport::{
-    BodySink, Error, ErrorKind, IncomingSession, IncomingTimeouts, IncomingTransport, Listed, MailSink,
-    Protocol, Result, Route,
+    Error, ErrorKind, IncomingSession, IncomingTimeouts, IncomingTransport, Listed, MailSink, Protocol,
+    Result, Route,
 };
 use tracing::span::{Attributes, Id, Record};
 
@@ -137,21 +137,12 @@ impl Log {
     }
 }
 
-/// Takes everything.
-#[derive(Debug, Default)]
-pub(crate) struct Collect(pub(crate) Vec<u8>);
-
-#[async_trait]
-impl BodySink for Collect {
-    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
-        self.0.extend_from_slice(&piece);
-        Ok(())
-    }
-}
-
+/// One mail: an error is the call's or the mail's.
 pub(crate) async fn fetch(session: &mut dyn IncomingSession, key: &RemoteKey, limit: u64) -> Result<Vec<u8>> {
-    let mut sink = Collect::default();
-    session.fetch(key, limit, &mut sink).await.map(|()| sink.0)
+    let mut sink = Many::default();
+    session.fetch(&listed([key.clone()]), limit, &mut sink).await?;
+    let (_, bytes, end) = sink.0.remove(0);
+    end.expect("an end").map(|()| bytes)
 }
 
 /// What became of each mail of many, in the order of their ends; what was begun and not ended comes last.
