@@ -101,7 +101,7 @@ impl MessageHandler for Notes {
         match self.note(&delivery).await {
             // Believed only if it stands there.
             Ok(()) => Answer::Committed,
-            Err(_) => Answer::Retry(Duration::from_secs(1)),
+            Err(error) => Answer::Retry { after: Some(Duration::from_secs(1)), reason: error.to_string() },
         }
     }
 }

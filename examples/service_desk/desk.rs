@@ -177,7 +177,7 @@ impl MessageHandler for FrontDoor {
             Ok(()) => Answer::Done,
             Err(error) => {
                 self.0.narrator.say("desk", format!("failed, and will be asked again: {error}"));
-                Answer::Retry(Duration::from_secs(1))
+                Answer::Retry { after: Some(Duration::from_secs(1)), reason: error.to_string() }
             }
         }
     }

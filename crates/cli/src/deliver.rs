@@ -39,11 +39,9 @@ impl MessageHandler for Folder {
         match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => Answer::Done,
             Err(error) => {
-                note(&format!(
-                    "mail {id} could not be written to {}: {error}; it is tried again",
-                    self.path.display()
-                ));
-                Answer::Retry(AGAIN)
+                let reason = format!("it could not be written to {}: {error}", self.path.display());
+                note(&format!("mail {id}: {reason}; it is tried again"));
+                Answer::Retry { after: Some(AGAIN), reason }
             }
         }
     }

@@ -2,7 +2,6 @@
 //! or dies while the next one goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postroom_core::ledger::Event;
 use postroom_core::mail::{Attached, Mail};
@@ -10,6 +9,7 @@ use postroom_core::mailbox::Inbox;
 use postroom_core::mime::parse;
 use postroom_core::schedule::Schedule;
 use postroom_storage::{ClaimedMail, Committing, HandlerResult, LedgerWork, Mailboxes};
+use tokio::task::JoinError;
 
 use crate::error::Result;
 use crate::event::Event as Happened;
@@ -18,22 +18,26 @@ use crate::postroom::random;
 use crate::worker::Worker;
 
 /// What a handler's words in a timeline have at most, in characters.
-const WORDS: usize = 500;
+const WORDS: usize = 400;
 
 /// Hands one mail over and records the answer.
 pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     let Some(handler) = worker.postroom.ports.handler.clone() else { return };
     // A worker that died over it spent a call and could not say so.
     if claimed.attempt > worker.postroom.ports.options.handler_calls {
-        return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
+        return finish(
+            &worker,
+            &claimed,
+            again("each worker that handed it over ended before it was answered"),
+        )
+        .await;
     }
     let delivery = match delivery(&worker, &claimed).await {
         Ok(delivery) => delivery,
         Err(error) => {
             // What is everybody's costs the mail no call: the claim runs out, and the mail is tried again then.
             let Some(error) = worker.not_everybodys(error) else { return };
-            tracing::warn!(target: "postroom", "mail {} can't be handed over: {error}", claimed.item.id);
-            return finish(&worker, &claimed, Answer::Retry(Duration::ZERO)).await;
+            return finish(&worker, &claimed, again(format!("it can't be handed over: {error}"))).await;
         }
     };
     // A task of its own, so that a panic of the handler is an answer like any other. It ends with this future.
@@ -41,9 +45,27 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     call.spawn(async move { handler.handle(delivery).await });
     let answer = match call.join_next().await {
         Some(Ok(answer)) => answer,
-        Some(Err(_)) | None => Answer::Retry(Duration::ZERO),
+        Some(Err(error)) => again(panicked(error)),
+        None => again("the handler gave no answer"),
     };
     finish(&worker, &claimed, answer).await;
+}
+
+/// Another call, by the schedule.
+fn again(reason: impl Into<String>) -> Answer {
+    Answer::Retry { after: None, reason: reason.into() }
+}
+
+fn panicked(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "the handler was ended".to_owned() };
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", message.unwrap_or("without a message"))
+}
+
+/// A handler's words for a timeline: one line, and not too much of it.
+fn words(text: &str) -> String {
+    text.trim().chars().take(WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A mail as its handler gets it.
@@ -81,41 +103,32 @@ fn refuse(mail: &mut Mail, inbox: &Inbox) -> Vec<String> {
 async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
     let now = worker.postroom.now();
     let work: &dyn LedgerWork = worker.postroom.store();
-    let mut uncommitted = "";
+    let mut answer = answer;
     if answer == Answer::Committed {
         let claim = Committing { id: claimed.item.id, claim: claimed.claim };
-        match worker.insist(|| work.completed(&claim)).await {
+        answer = match worker.insist(|| work.completed(&claim)).await {
             Ok(true) => {
                 return worker.postroom.observe(&Happened::Handled { id: claim.id, event: Event::Handle });
             }
-            Ok(false) => uncommitted = "it said committed, and nothing was under its claim; ",
+            Ok(false) => again("the handler said committed, and nothing was under its claim"),
             Err(error) => return lost(worker, claimed, error).await,
-        }
+        };
     }
     let most = worker.postroom.ports.options.handler_calls;
     let (event, detail, due_at) = match answer {
-        Answer::Done => (Event::Handle, String::new(), now),
-        Answer::Refuse(reason) => (Event::Die, format!("the handler refused it: {reason}"), now),
-        Answer::Retry(_) | Answer::Committed if claimed.attempt >= most => (
-            Event::Die,
-            format!(
-                "{uncommitted}the handler failed {} times; mend it, then replay the mail",
-                claimed.attempt
-            ),
-            now,
-        ),
-        Answer::Retry(_) | Answer::Committed => {
-            let after = if let Answer::Retry(after) = answer { after } else { Duration::ZERO };
+        Answer::Done | Answer::Committed => (Event::Handle, String::new(), now),
+        Answer::Refuse(reason) => (Event::Die, format!("the handler refused it: {}", words(&reason)), now),
+        Answer::Retry { reason, .. } if claimed.attempt >= most => {
+            let (calls, reason) = (claimed.attempt, words(&reason));
+            (Event::Die, format!("failed {calls} times, last: {reason}; mend it, then replay the mail"), now)
+        }
+        Answer::Retry { after, reason } => {
             let seed = random().map(u64::from_be_bytes).unwrap_or_default();
-            let due_at = if after.is_zero() {
-                Schedule::default().next(claimed.attempt, now, None, seed)
-            } else {
-                now + after
-            };
-            (Event::Defer, format!("{uncommitted}the handler asks for another call after {due_at}"), due_at)
+            let by_schedule = || Schedule::default().next(claimed.attempt, now, None, seed);
+            let due_at = after.map_or_else(by_schedule, |after| now + after);
+            (Event::Defer, format!("{}; called again after {due_at}", words(&reason)), due_at)
         }
     };
-    let detail = detail.chars().take(WORDS).collect();
     let result = HandlerResult { id: claimed.item.id, claim: claimed.claim, event, due_at, detail };
     match worker.insist(|| work.finish(worker.postroom.now(), &result)).await {
         Ok(true) => worker.postroom.observe(&Happened::Handled { id: result.id, event }),

@@ -23,7 +23,7 @@ pub struct Delivery {
     pub attempt: u32,
     /// The inbox.
     pub mailbox: MailboxId,
-    /// The contract; none only for a mail that a person replays out of triage.
+    /// The contract; none only where a person replays a mail that was ignored, or died, before it had one.
     pub contract: Option<ContractId>,
     /// Why this contract, as stable words.
     pub reasons: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Delivery {
     pub mail: Mail,
     /// The names of the attachments that the inbox does not accept, by their extension or size. The raw bytes have them.
     pub refused_attachments: Vec<String>,
-    /// The raw bytes.
+    /// The raw bytes. `mail` and its attachments are slices of them: whoever keeps one beyond the call keeps the whole mail in memory.
     pub raw: Bytes,
     /// The claim of this call.
     pub(crate) claim: Committing,
@@ -66,8 +66,13 @@ pub enum Answer {
     /// [`Delivery::claim`]. postroom looks whether it is so: where nothing was committed under this claim, it counts as
     /// [`Answer::Retry`] and the timeline says so.
     Committed,
-    /// Call again after this time. After a number of calls (10 unless set otherwise) the mail becomes a dead letter.
-    Retry(Duration),
+    /// Call again. After a number of calls (10 unless set otherwise) the mail becomes a dead letter.
+    Retry {
+        /// How long to wait; none for ever longer, by postroom's own schedule.
+        after: Option<Duration>,
+        /// Why, for the timeline and the dead letter: one line, of which 400 characters are kept.
+        reason: String,
+    },
     /// It can't be handled: it becomes a dead letter with this reason.
     Refuse(String),
 }
@@ -77,7 +82,7 @@ pub enum Answer {
 #[async_trait]
 pub trait MessageHandler: Send + Sync {
     /// Handles a mail. It is called at least once for each mail, side by side over mailboxes, one after the other within
-    /// one. A panic counts as a retry. However long it takes, its claim is renewed meanwhile.
+    /// one. A panic counts as a retry with its message as the reason. However long it takes, its claim is renewed meanwhile.
     ///
     /// # Cancel safety
     /// The future is dropped when the engine is stopped for good: the mail is handed over again later.
