@@ -17,6 +17,9 @@ mod death;
 mod disk;
 #[path = "faults/herd.rs"]
 mod herd;
+#[cfg(target_os = "linux")]
+#[path = "faults/host.rs"]
+mod host;
 #[path = "faults/house.rs"]
 mod house;
 #[path = "faults/isolation.rs"]

@@ -42,9 +42,11 @@ impl Observer for Told {
 }
 
 /// A database with a proxy before it.
-struct Database {
+pub(crate) struct Database {
     proxy: Proxy,
-    store: Arc<dyn Store>,
+    /// What leads to it through the proxy.
+    pub(crate) url: String,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// A URL in its parts: up to the address, the address, what follows.
@@ -69,7 +71,8 @@ async fn postgres(test: &str) -> Option<Database> {
     let proxy = Proxy::before(address).await;
     let to = proxy.address();
     let url = format!("{front}@{to}/{database}?sslmode=disable&options[search_path]={name}");
-    Some(Database { proxy, store: Arc::new(PgStore::open(&url).await.unwrap()) })
+    let store = Arc::new(PgStore::open(&url).await.unwrap());
+    Some(Database { proxy, url, store })
 }
 
 async fn mariadb(test: &str) -> Option<Database> {
@@ -81,11 +84,12 @@ async fn mariadb(test: &str) -> Option<Database> {
     let (front, address, _) = parts(&url);
     let proxy = Proxy::before(address).await;
     let url = format!("{front}@{}/{name}?ssl-mode=DISABLED", proxy.address());
-    Some(Database { proxy, store: Arc::new(MySqlStore::open(&url).await.unwrap()) })
+    let store = Arc::new(MySqlStore::open(&url).await.unwrap());
+    Some(Database { proxy, url, store })
 }
 
 /// The databases that are there. Without any a test shows nothing, and says so.
-async fn databases(test: &str) -> Vec<Database> {
+pub(crate) async fn databases(test: &str) -> Vec<Database> {
     let all: Vec<Database> = [postgres(test).await, mariadb(test).await].into_iter().flatten().collect();
     if all.is_empty() {
         let text = b"skipped: neither POSTROOM_TEST_POSTGRES nor POSTROOM_TEST_MYSQL is set\n";
@@ -96,7 +100,7 @@ async fn databases(test: &str) -> Vec<Database> {
 }
 
 /// A worker in the background, for as long as this is kept.
-fn worker(postroom: &Postroom) -> JoinSet<()> {
+pub(crate) fn worker(postroom: &Postroom) -> JoinSet<()> {
     let postroom = postroom.clone();
     JoinSet::from_iter([async move {
         postroom.run_with(Work::all(), std::future::pending()).await.unwrap();
@@ -104,7 +108,7 @@ fn worker(postroom: &Postroom) -> JoinSet<()> {
 }
 
 /// Waits until every mail is accepted.
-async fn all_accepted(postroom: &Postroom) {
+pub(crate) async fn all_accepted(postroom: &Postroom) {
     let accepted = async {
         // A look may meet a fault of the network, too.
         while !looks(postroom).await.is_ok_and(|mails| mails.iter().all(|one| one.state == State::Accepted)) {
@@ -119,7 +123,7 @@ async fn all_accepted(postroom: &Postroom) {
 // server has the COMMIT: that is a failure like any other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_in_the_reply_to_commit_doubles_nothing_and_loses_nothing() {
-    for Database { proxy, store } in databases("cut").await {
+    for Database { proxy, store, .. } in databases("cut").await {
         let (server, told) = (MailServer::start().await.unwrap(), Arc::new(Told::default()));
         // A claim whose answer is lost waits for the end of its lease.
         let options =
@@ -170,7 +174,7 @@ fn ticks() -> u64 {
 #[tokio::test]
 async fn a_database_that_is_gone_at_once_costs_no_processor_time_and_work_goes_on_when_it_is_back() {
     const GONE: Duration = Duration::from_secs(5);
-    for Database { mut proxy, store } in databases("gone").await {
+    for Database { mut proxy, store, .. } in databases("gone").await {
         let (server, told) = (MailServer::start().await.unwrap(), Arc::new(Told::default()));
         let postroom = opened(store, Arc::new(smtp(PATIENCE)), told.clone(), Options::default());
         linked(&postroom, "ACME", server.smtp_port(), 3).await;
