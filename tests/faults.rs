@@ -12,6 +12,9 @@ mod crowd;
 mod databases;
 #[path = "faults/death.rs"]
 mod death;
+#[cfg(target_os = "linux")]
+#[path = "faults/disk.rs"]
+mod disk;
 #[path = "faults/herd.rs"]
 mod herd;
 #[path = "faults/house.rs"]
@@ -22,6 +25,12 @@ mod isolation;
 mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[cfg(target_os = "linux")]
+#[path = "faults/power.rs"]
+mod power;
+#[cfg(target_os = "linux")]
+#[path = "faults/preload.rs"]
+mod preload;
 #[path = "faults/proxy.rs"]
 mod proxy;
 #[path = "faults/receiving.rs"]

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::house::{PATIENCE, linked, mail, opened, options, queue, show, smtp, sqlite, submit};
+#[cfg(target_os = "linux")]
+use crate::preload::library;
 
 /// A small file system, which goes with this.
 struct Small(TempDir);
@@ -97,14 +99,6 @@ async fn a_full_file_system_is_reported_and_the_worker_goes_on_when_there_is_spa
 const SYNC_FAILS: &str = "POSTROOM_SYNC_FAILS";
 const SYNCED: &str = "POSTROOM_SYNCED";
 
-/// The library of `fsync.c`; none where there is no C compiler.
-fn library(folder: &Path) -> Option<std::path::PathBuf> {
-    let (source, library) = (folder.join("fsync.c"), folder.join("fsync.so"));
-    std::fs::write(&source, include_str!("fsync.c")).unwrap();
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
-    compiled.is_ok_and(|status| status.success()).then_some(library)
-}
-
 // In a process of its own, before whose C library another one lies. Would miss a disk that lies about what it has synced.
 #[cfg(target_os = "linux")]
 #[test]
@@ -116,7 +110,7 @@ fn an_error_of_fsync_alone_is_reported_and_nothing_returns_before_it_is_synced()
         return println!("every promise was looked at");
     }
     let folder = tempfile::tempdir().unwrap();
-    let Some(library) = library(folder.path()) else {
+    let Some(library) = library(folder.path(), include_str!("fsync.c")) else {
         return println!("skipped: there is no C compiler");
     };
     let child = Command::new(std::env::current_exe().unwrap())

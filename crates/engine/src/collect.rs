@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use postroom_core::id::BodyId;
 use postroom_core::ledger::RemoteKey;
 use postroom_core::time::Timestamp;
-use postroom_storage::{Bodies, BodyRef, PIECE, RawMail};
+use postroom_storage::{Bodies, BodyRef, PIECE, RawMail, Recognition};
 use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, Listed, MailSink};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Sender;
@@ -37,10 +37,8 @@ pub(crate) struct Collected {
     pub(crate) size: u64,
     pub(crate) sha256: [u8; 32],
     pub(crate) raw: RawMail,
-    /// What its box shows, where that tells whether it is a known mail.
-    pub(crate) shown: Option<Arc<HashSet<RemoteKey>>>,
-    /// Whether it is not larger than the inbox takes.
-    pub(crate) is_whole: bool,
+    /// As which known mails it may be recognised; none when it is larger than the inbox takes.
+    pub(crate) recognition: Recognition,
 }
 
 /// What comes from a folder, in this order.
@@ -86,7 +84,12 @@ impl Arriving {
         Ok(())
     }
 
-    async fn end(mut self, bodies: &dyn Bodies, arrived: Option<Timestamp>) -> Result<Collected> {
+    async fn end(
+        mut self,
+        bodies: &dyn Bodies,
+        arrived: Option<Timestamp>,
+        recognition: Recognition,
+    ) -> Result<Collected> {
         let last = self.piece.split().freeze();
         if self.staged.is_some() && !last.is_empty() {
             self.stage(bodies, last.clone()).await?;
@@ -98,7 +101,7 @@ impl Arriving {
             Some((id, _)) => (self.head.freeze(), RawMail::Staged(BodyRef { id, size, sha256 })),
             None => (last.clone(), RawMail::Whole(last)),
         };
-        Ok(Collected { key: self.key, arrived, head, size, sha256, raw, shown: None, is_whole: true })
+        Ok(Collected { key: self.key, arrived, head, size, sha256, raw, recognition })
     }
 }
 
@@ -107,7 +110,7 @@ pub(crate) struct Collector<'a> {
     postroom: &'a Postroom,
     arrivals: Sender<Arrival>,
     arrived: BTreeMap<RemoteKey, Option<Timestamp>>,
-    shown: Option<Arc<HashSet<RemoteKey>>>,
+    recognition: Recognition,
     arriving: Option<Arriving>,
     batch: Vec<Collected>,
     failure: Option<Error>,
@@ -116,8 +119,16 @@ pub(crate) struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(postroom: &'a Postroom, arrivals: Sender<Arrival>) -> Self {
-        let (arrived, batch) = (BTreeMap::new(), Vec::new());
-        Self { postroom, arrivals, arrived, shown: None, arriving: None, batch, failure: None, refused: None }
+        Self {
+            postroom,
+            arrivals,
+            arrived: BTreeMap::new(),
+            recognition: Recognition::OtherEpoch,
+            arriving: None,
+            batch: Vec::new(),
+            failure: None,
+            refused: None,
+        }
     }
 
     /// What is about to be asked for.
@@ -127,11 +138,11 @@ impl<'a> Collector<'a> {
 
     /// What the box shows, without epochs, once there is mail that is not known.
     pub(crate) fn shows(&mut self, keys: Arc<HashSet<RemoteKey>>) {
-        self.shown = Some(keys);
+        self.recognition = Recognition::NotShown(keys);
     }
 
     pub(crate) fn knows_box(&self) -> bool {
-        self.shown.is_some()
+        matches!(self.recognition, Recognition::NotShown(_))
     }
 
     /// Why the last write failed: the store's fault, not the server's.
@@ -195,10 +206,10 @@ impl MailSink for Collector<'_> {
 
     async fn end(&mut self, result: std::result::Result<(), TransportError>) -> std::io::Result<()> {
         let Some(arriving) = self.arriving.take() else { return Ok(()) };
-        let is_whole = match result {
-            Ok(()) => true,
+        let recognition = match result {
+            Ok(()) => self.recognition.clone(),
             Err(error) => match error.kind() {
-                TransportKind::TooLarge => false,
+                TransportKind::TooLarge => Recognition::None,
                 // Somebody took it away between the listing and the fetch: there is nothing to lose.
                 TransportKind::Gone => return Ok(()),
                 _ => {
@@ -208,12 +219,8 @@ impl MailSink for Collector<'_> {
             },
         };
         let arrived = self.arrived.get(&arriving.key).copied().flatten();
-        match arriving.end(self.postroom.store(), arrived).await {
-            Ok(mail) => {
-                // The first bytes of two large mails may be the same.
-                let shown = self.shown.clone().filter(|_| is_whole);
-                self.batch.push(Collected { shown, is_whole, ..mail });
-            }
+        match arriving.end(self.postroom.store(), arrived, recognition).await {
+            Ok(mail) => self.batch.push(mail),
             Err(error) => return self.stored(Err(error)),
         }
         if self.is_full() && !self.flush().await {

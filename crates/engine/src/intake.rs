@@ -8,7 +8,7 @@ use postroom_core::ledger::{HISTORIC, State};
 use postroom_core::mailbox::AfterStore;
 use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
-use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Stored};
+use postroom_storage::{ErrorKind as StorageKind, LedgerIntake, Reached, Received, Recognition, Stored};
 use tokio::sync::mpsc::Receiver;
 
 use crate::collect::{Arrival, Collected};
@@ -83,7 +83,7 @@ impl Reader<'_> {
         let Pass { inbox, place, contracts, since, baseline } = *pass;
         let mail = parse(collected.head);
         let mut sorting = postroom.sorted(&mail, contracts).await?;
-        if !collected.is_whole {
+        if collected.recognition == Recognition::None {
             let limit = self.mailbox.settings.max_message();
             sorting.state = State::Dead;
             sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
@@ -114,7 +114,7 @@ impl Reader<'_> {
             sender: mail.from.first().map(ToString::to_string).unwrap_or_default(),
             subject: mail.subject.clone(),
             settle_at: if is_told { settle_at(inbox.after(), now) } else { None },
-            shown: collected.shown,
+            recognition: collected.recognition,
             raw: collected.raw,
         })
     }

@@ -187,6 +187,8 @@ macro_rules! conformance_tests {
             n_copies_account_for_at_most_n_mails
             without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes
             a_mail_that_its_box_shows_gives_its_row_to_no_other
+            what_was_not_fetched_whole_is_recognised_as_none
+            however_many_mails_are_equal_each_is_recognised
             what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail
             the_same_bytes_in_another_folder_or_mailbox_are_another_mail
             a_mail_is_to_be_settled_from_its_time_on_until_it_was

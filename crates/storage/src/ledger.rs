@@ -26,6 +26,19 @@ pub enum RawMail {
     Staged(BodyRef),
 }
 
+/// As which mails of the same folder, of which the same bytes are known, a mail is recognised whose own key is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store must know each")]
+pub enum Recognition {
+    /// As none: it was not fetched whole, and the first bytes of two large mails may be equal.
+    None,
+    /// As one that has a key of another epoch: its server renumbered the folder.
+    OtherEpoch,
+    /// As one whose key is none of these, which are all that its box, which has no epochs (POP3), shows now: its server renumbered it. A
+    /// mail that its server was told to delete is none of them: what comes with its bytes is another one.
+    NotShown(Arc<HashSet<RemoteKey>>),
+}
+
 /// A mail to be stored.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "made by the engine, read by stores")]
@@ -58,11 +71,22 @@ pub struct Received {
     pub subject: String,
     /// When the server is told what to do with it; none for never.
     pub settle_at: Option<Timestamp>,
-    /// Of a box without epochs (POP3): every key that it shows now. Bytes that are known under a key that is not among them are
-    /// this mail, which its server renumbered. None where epochs tell, and where this is not all of the mail's bytes.
-    pub shown: Option<Arc<HashSet<RemoteKey>>>,
+    /// As which known mails it may be recognised.
+    pub recognition: Recognition,
     /// The bytes.
     pub raw: RawMail,
+}
+
+impl Received {
+    /// Whether a mail of the same folder and the same bytes is this one, by its epoch, its key, and whether its server was told.
+    #[must_use]
+    pub fn is_known_as(&self, epoch: u32, key: &RemoteKey, is_settled: bool) -> bool {
+        match &self.recognition {
+            Recognition::None => false,
+            Recognition::OtherEpoch => epoch != self.place.epoch,
+            Recognition::NotShown(shown) => epoch == self.place.epoch && !is_settled && !shown.contains(key),
+        }
+    }
 }
 
 /// What became of a stored mail.
@@ -73,8 +97,8 @@ pub enum Stored {
     New(LedgerId),
     /// Its key is in the ledger.
     Known(LedgerId),
-    /// A mail with the same bytes was in the ledger under an earlier epoch, or under a key that its box does not show any
-    /// more ([`Received::shown`]), and has this key from now on: the server renumbered it. Each row accounts for one mail.
+    /// A mail with the same bytes was in the ledger under another key ([`Recognition`]), and has this one from now on: the server
+    /// renumbered it. Each row accounts for one mail.
     Recognised(LedgerId),
 }
 
@@ -166,9 +190,9 @@ pub trait LedgerIntake: Send + Sync {
     async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool>;
 
     /// Stores mails with their bytes, all of them in one transaction that is on the medium when this returns, or none. No two
-    /// of them have the same key. Gives what became of each; they count as stored in their order. A known key changes nothing; see
-    /// [`Stored`]. A recognised mail is told to its server again, if it was to be told at all. Without epochs a mail that its
-    /// server was told to delete is not recognised: what comes with its bytes is another one.
+    /// of them have the same key, and those of one place have the same recognition, or none. Gives what became of each; they count as stored in their order. A known key changes nothing; see
+    /// [`Stored`]. A recognised mail is told to its server again, if it was to be told at all. However many
+    /// mails have the same bytes, no statement looks at all of them.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] when a staged content is not there in its whole size. Whoever stores many and fails may store

@@ -330,15 +330,8 @@ through! { LedgerIntake:
 
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
         let mut mails = mails.to_vec();
-        if self.is(Fault::RecognisesNothing) {
-            for mail in &mut mails {
-                mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes());
-            }
-        }
-        if self.is(Fault::IgnoresTheBox) {
-            for mail in &mut mails {
-                mail.shown = mail.shown.take().map(|_| Arc::default());
-            }
+        for mail in &mut mails {
+            self.fault.spoil(mail);
         }
         if !self.is(Fault::StoresSome) {
             return self.inner.store(now, &mails).await;
@@ -468,6 +461,8 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
             "ledger::without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes",
         ),
         (Fault::IgnoresTheBox, "ledger::a_mail_that_its_box_shows_gives_its_row_to_no_other"),
+        (Fault::RecognisesBeginnings, "ledger::what_was_not_fetched_whole_is_recognised_as_none"),
+        (Fault::LooksAtFew, "ledger::however_many_mails_are_equal_each_is_recognised"),
         (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
         (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),
         (Fault::PrunesEarly, "ledger::received_mail_is_kept_as_its_contract_says_and_what_waits_for_ever"),

@@ -281,14 +281,20 @@ async fn a_renumbering_in_the_middle_of_a_round_brings_nothing_twice_and_misses_
 /// Would miss that the bytes of a mail that was not fetched whole tell nothing: the second one is taken for the first, and nobody sees it.
 #[tokio::test]
 async fn mails_that_are_too_large_are_not_taken_for_one_another() {
-    let house = House::with_pop3(pop3("leave")).await;
-    let large = |subject: &str| {
-        house.deliver(house.inbox.id, format!("Subject: {subject}\r\n\r\n{}\r\n", "x".repeat(1 << 21)))
-    };
-    let first = large("first");
-    house.work().await;
-    house.incoming.expunge(house.inbox.id, "INBOX", first);
-    large("second");
-    house.work().await;
-    assert_eq!(house.ledger().await.len(), 2);
+    let imap = InboxDraft { provider: "imaps".to_owned(), ..pop3("leave") };
+    for (form, renumbers) in [(pop3("leave"), false), (imap, true)] {
+        let house = House::with_inbox(Options::default(), form).await;
+        let large = |subject: &str| {
+            house.deliver(house.inbox.id, format!("Subject: {subject}\r\n\r\n{}\r\n", "x".repeat(1 << 21)))
+        };
+        let first = large("first");
+        house.work().await;
+        house.incoming.expunge(house.inbox.id, "INBOX", first);
+        if renumbers {
+            house.renumber();
+        }
+        large("second");
+        house.work().await;
+        assert_eq!(house.ledger().await.len(), 2);
+    }
 }

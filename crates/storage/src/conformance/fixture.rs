@@ -21,7 +21,7 @@ use postroom_core::time::Timestamp;
 
 use crate::Store;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{LeftOut, RawMail, Received, Stored};
+use crate::ledger::{LeftOut, RawMail, Received, Recognition, Stored};
 use crate::queue::Enqueued;
 use crate::registry::Change;
 
@@ -240,7 +240,7 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         sender: "A Client <a@client.example>".to_owned(),
         subject: format!("Mail {number}"),
         settle_at: None,
-        shown: None,
+        recognition: Recognition::OtherEpoch,
         raw: RawMail::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
     }
 }

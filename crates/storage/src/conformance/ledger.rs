@@ -1,5 +1,6 @@
 //! The clauses of the ledger's ports: intake, work, desk.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::bodies::{BodyRef, PIECE};
 use crate::error::ErrorKind;
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork,
-    LeftOut, RawMail, Reached, Received, Stored, Unsettled,
+    LeftOut, RawMail, Reached, Received, Recognition, Stored, Unsettled,
 };
 use crate::registry::SecretWrite;
 
@@ -434,8 +435,8 @@ pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
 fn uidl(number: u32, of: &Place, uidl: &str, shown: &[&str], bytes: &str) -> Received {
     let place = Place { folder: String::new(), epoch: 0, ..of.clone() };
     let key = |uidl: &str| RemoteKey::Uidl(uidl.to_owned());
-    let shown = Arc::new(shown.iter().map(|uidl| key(uidl)).collect());
-    Received { key: key(uidl), shown: Some(shown), ..received(number, &place, 0, bytes) }
+    let recognition = Recognition::NotShown(Arc::new(shown.iter().map(|uidl| key(uidl)).collect()));
+    Received { key: key(uidl), recognition, ..received(number, &place, 0, bytes) }
 }
 
 pub(super) async fn without_epochs_a_mail_that_has_another_key_is_recognised_by_its_bytes(subject: Subject) {
@@ -463,7 +464,8 @@ pub(super) async fn without_epochs_a_mail_that_has_another_key_is_recognised_by_
         "as before"
     );
     let content = Received { key: RemoteKey::Content("00ff".to_owned(), 1), ..back };
-    let lost_its_uidl = store_one(&store, at(9), &Received { shown: Some(Arc::default()), ..content }).await;
+    let recognition = Recognition::NotShown(Arc::default());
+    let lost_its_uidl = store_one(&store, at(9), &Received { recognition, ..content }).await;
     assert_eq!(lost_its_uidl.expect("store"), Stored::Recognised(ledger_id(1)));
 }
 
@@ -479,9 +481,39 @@ pub(super) async fn a_mail_that_its_box_shows_gives_its_row_to_no_other(subject:
     }
     let [one, two, three] = [1, 2, 13].map(ledger_id);
     assert_eq!(found, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
-    // What is not whole tells nothing by its bytes.
-    let torn = Received { shown: None, ..uidl(14, &of, "w", &[], "bytes") };
-    keep(&store, &torn).await;
+}
+
+/// Two large mails that begin alike: the fetched part of one is no sign of the other, whichever way their keys changed.
+pub(super) async fn what_was_not_fetched_whole_is_recognised_as_none(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep(&store, &received(1, &seven, 1, "bytes")).await;
+    keep(&store, &uidl(2, &seven, "a", &["a"], "bytes")).await;
+    let torn = |mail| Received { recognition: Recognition::None, ..mail };
+    keep(&store, &torn(received(11, &place(seven.mailbox, 8), 1, "bytes"))).await;
+    keep(&store, &torn(uidl(12, &seven, "x", &[], "bytes"))).await;
+    assert_eq!(listed(&store, LedgerQuery::default()).await, [1, 2, 11, 12].map(ledger_id));
+}
+
+/// Would miss a search that ends behind so many, also within one call.
+pub(super) async fn however_many_mails_are_equal_each_is_recognised(subject: Subject) {
+    let (store, of) = with_inbox(subject).await;
+    let keys: Vec<String> = (1..=1001).map(|number| format!("a{number}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let first = uidl(1, &of, keys[0], &keys, "bytes");
+    let equal = |(key, number): (&&str, u32)| {
+        let recognition = first.recognition.clone();
+        Received { recognition, ..uidl(number, &of, key, &[], "bytes") }
+    };
+    let equal: Vec<Received> = keys.iter().zip(1..).map(equal).collect();
+    store.store(at(0), &equal).await.expect("store");
+    // Two of them are gone, and three have come.
+    let shown: HashSet<&str> = keys.iter().copied().filter(|key| !["a740", "a1001"].contains(key)).collect();
+    let shown: Vec<&str> = shown.into_iter().chain(["x", "y", "z"]).collect();
+    let come = [(2001, "x"), (2002, "y"), (2003, "z")];
+    let come = come.map(|(number, key)| uidl(number, &of, key, &shown, "bytes"));
+    let [one, two, three] = [740, 1001, 2003].map(ledger_id);
+    let stored = store.store(at(1), &come).await.expect("store");
+    assert_eq!(stored, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
 }
 
 pub(super) async fn what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail(subject: Subject) {

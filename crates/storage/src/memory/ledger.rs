@@ -13,8 +13,8 @@ use crate::bodies::BodyRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
     ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
-    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Stored,
-    Unsettled,
+    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Recognition,
+    Stored, Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
@@ -95,21 +95,15 @@ impl Rows {
         self.places.entry(its).and_modify(|row| *row = row.and(reached)).or_insert(reached);
     }
 
-    /// The oldest row of the same bytes whose key is of another epoch of the same folder, or not in the box any more.
+    /// The oldest row of the same bytes that the mail is recognised as.
     fn renumbered(&self, mail: &Received) -> Option<LedgerId> {
         let place = &mail.place;
         let is_same = |one: &&StoredMail| {
             let item = &one.item;
-            let had_another_key = match &mail.shown {
-                Some(shown) => {
-                    item.epoch == place.epoch && one.settled.is_none() && !shown.contains(&item.key)
-                }
-                None => item.epoch != place.epoch,
-            };
             (item.mailbox, &item.folder) == (place.mailbox, &place.folder)
-                && had_another_key
                 && one.sha256 == Some(mail.sha256)
                 && item.size == mail.size
+                && mail.is_known_as(item.epoch, &item.key, one.settled.is_some())
         };
         self.in_order().find(is_same).map(|one| one.item.id)
     }
@@ -221,7 +215,7 @@ impl LedgerIntake for MemoryStore {
                 sender: String::new(),
                 subject: String::new(),
                 settle_at: None,
-                shown: None,
+                recognition: Recognition::None,
                 raw: RawMail::Whole(bytes::Bytes::new()),
             };
             rows.insert_received(now, &mail, None, None);

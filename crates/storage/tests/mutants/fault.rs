@@ -1,5 +1,9 @@
 //! The faults that a store of the tests can have, one each. What each does is in the wrapper.
 
+use std::sync::Arc;
+
+use postroom_storage::{Received, Recognition};
+
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -35,6 +39,10 @@ pub(crate) enum Fault {
     RecognisesNothing,
     /// Without epochs bytes alone tell a mail, whatever its box shows.
     IgnoresTheBox,
+    /// The first bytes of a mail count as all of them.
+    RecognisesBeginnings,
+    /// The search among equal mails ends behind so many.
+    LooksAtFew,
     /// Mails that are stored together are stored one by one.
     StoresSome,
     /// A page begins at its own last row.
@@ -69,4 +77,19 @@ pub(crate) enum Fault {
     KeepsToShares,
     /// Who came first keeps all inboxes.
     HoardsInboxes,
+}
+
+impl Fault {
+    /// A received mail as the store takes it.
+    pub(crate) fn spoil(self, mail: &mut Received) {
+        match (self, &mut mail.recognition) {
+            (Self::RecognisesNothing, _) => mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes()),
+            (Self::IgnoresTheBox, Recognition::NotShown(shown)) => *shown = Arc::default(),
+            (Self::RecognisesBeginnings, torn @ Recognition::None) => *torn = Recognition::OtherEpoch,
+            (Self::LooksAtFew, Recognition::NotShown(shown)) if shown.len() > 500 => {
+                mail.recognition = Recognition::None;
+            }
+            _ => {}
+        }
+    }
 }

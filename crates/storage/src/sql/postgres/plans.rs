@@ -95,7 +95,6 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::CONTACT,
         ledger_intake::LOOK,
         ledger_intake::UNKNOWN,
-        ledger_recognise::RENUMBERED,
         ledger_recognise::SAME,
         ledger_intake::UNSETTLED,
         ledger_intake::SETTLED,

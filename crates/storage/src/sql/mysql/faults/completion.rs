@@ -11,7 +11,7 @@ use sqlx::mysql::MySqlConnection;
 use super::fixture::{dropped_after, host, id, number, store};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
-use crate::ledger::{Committing, LedgerDesk, LedgerIntake, LedgerWork, RawMail, Received};
+use crate::ledger::{Committing, LedgerDesk, LedgerIntake, LedgerWork, RawMail, Received, Recognition};
 use crate::sql::mysql::store::MySqlStore;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ async fn claimed(store: &MySqlStore, ago: Duration) -> Committing {
         sender: String::new(),
         subject: String::new(),
         settle_at: None,
-        shown: None,
+        recognition: Recognition::OtherEpoch,
         raw: RawMail::Whole(Bytes::from_static(b"x")),
     };
     store.store(now - ago, &[mail]).await.unwrap();

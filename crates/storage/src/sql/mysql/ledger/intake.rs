@@ -19,6 +19,7 @@ use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
+use crate::sql::recognise::Passed;
 use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::transition::place::PlaceRow;
 
@@ -87,11 +88,13 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) 
     }
     let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
     let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    let (mut stored, mut new, mut passed) = (Vec::new(), Vec::new(), Passed::default());
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail).await? => Stored::Recognised(id),
+            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
+                Stored::Recognised(id)
+            }
             None => {
                 new.push(mail);
                 Stored::New(mail.id)

@@ -6,42 +6,48 @@ use sqlx::mysql::MySqlConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{LedgerEntry, Received};
+use crate::ledger::{LedgerEntry, Received, Recognition};
 use crate::sql::mysql::connection::failed;
-use crate::sql::recognise::{Same, renumbered};
+use crate::sql::recognise::{PAGE, Passed, Same, renumbered};
 use crate::sql::rows::big;
 
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::mysql) const RENUMBERED: &str = "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
-    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch <> ? AND size = ? ORDER BY number LIMIT 1
-    FOR UPDATE";
-
-/// Of a box without epochs: the mails of the same bytes that its server was not told to delete, oldest first.
-pub(in crate::sql::mysql) const SAME: &str = "SELECT id, epoch, CONVERT(remote_key USING utf8mb4) FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
-    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND epoch = ? AND size = ? AND settled_at IS NULL
-    ORDER BY number
-    FOR UPDATE";
+/// Mails of the same bytes behind one of them, oldest first. Who stores mails of an inbox is alone with it (`locks::intake`).
+pub(in crate::sql::mysql) const SAME: &str =
+    "SELECT id, epoch, CONVERT(remote_key USING utf8mb4), settled_at IS NOT NULL,
+        number
+    FROM postroom_ledger_mail FORCE INDEX (postroom_ledger_mail_content)
+    WHERE mailbox = ? AND folder = ? AND sha256 = ? AND number > ? AND size = ? ORDER BY number LIMIT ?";
 
 const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
-pub(super) async fn recognise(
+pub(super) async fn recognise<'a>(
     tx: &mut MySqlConnection,
     now: Timestamp,
-    mail: &Received,
+    mail: &'a Received,
+    passed: &mut Passed<'a>,
 ) -> Result<Option<LedgerId>> {
-    let place = &mail.place;
-    let sql = if mail.shown.is_some() { SAME } else { RENUMBERED };
-    let same: Vec<Same> = sqlx::query_as(sql)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_bytes())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, detail)) = renumbered(mail, same) else { return Ok(None) };
+    if mail.recognition == Recognition::None {
+        return Ok(None);
+    }
+    let (place, behind) = (&mail.place, passed.behind(mail));
+    let (id, detail) = loop {
+        let page: Vec<Same> = sqlx::query_as(SAME)
+            .bind(place.mailbox.number())
+            .bind(place.folder.as_bytes())
+            .bind(mail.sha256.to_vec())
+            .bind(behind.1)
+            .bind(big(mail.size))
+            .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed(STAGE))?;
+        match renumbered(mail, &page, behind)? {
+            Some(found) => break found,
+            None if page.len() < PAGE => return Ok(None),
+            None => {}
+        }
+    };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
     let update =
         sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id.uuid());

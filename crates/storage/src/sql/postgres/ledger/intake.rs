@@ -18,6 +18,7 @@ use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Receiv
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
+use crate::sql::recognise::Passed;
 use crate::sql::rows::{contact, hex, new_ledger_id, text, to_json};
 use crate::transition::place::PlaceRow;
 
@@ -71,11 +72,13 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> 
         .bind(mails.iter().map(|mail| mail.key.to_string()).collect::<Vec<_>>())
         .bind(mails.iter().map(|mail| mail.sha256.to_vec()).collect::<Vec<_>>());
     let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    let (mut stored, mut new, mut passed) = (Vec::new(), Vec::new(), Passed::default());
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail).await? => Stored::Recognised(id),
+            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
+                Stored::Recognised(id)
+            }
             None => {
                 new.push(mail);
                 Stored::New(mail.id)

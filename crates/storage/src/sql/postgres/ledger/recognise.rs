@@ -6,42 +6,46 @@ use sqlx::postgres::PgConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{LedgerEntry, Received};
+use crate::ledger::{LedgerEntry, Received, Recognition};
 use crate::sql::postgres::connection::failed;
-use crate::sql::recognise::{Same, renumbered};
+use crate::sql::recognise::{PAGE, Passed, Same, renumbered};
 use crate::sql::rows::big;
 
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::postgres) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND epoch <> $4 AND size = $5 ORDER BY number LIMIT 1
-    FOR NO KEY UPDATE";
-
-/// Of a box without epochs: the mails of the same bytes that its server was not told to delete, oldest first.
-pub(in crate::sql::postgres) const SAME: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND epoch = $4 AND size = $5 AND settled_at IS NULL
-    ORDER BY number
-    FOR NO KEY UPDATE";
+/// Mails of the same bytes behind one of them, oldest first. Who stores mails of an inbox is alone with it (`locks::intake`).
+pub(in crate::sql::postgres) const SAME: &str = "SELECT id, epoch, remote_key, settled_at IS NOT NULL, number
+    FROM postroom_ledger_mail
+    WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND number > $4 AND size = $5 ORDER BY number LIMIT $6";
 
 const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
-pub(super) async fn recognise(
+pub(super) async fn recognise<'a>(
     tx: &mut PgConnection,
     now: Timestamp,
-    mail: &Received,
+    mail: &'a Received,
+    passed: &mut Passed<'a>,
 ) -> Result<Option<LedgerId>> {
-    let place = &mail.place;
-    let sql = if mail.shown.is_some() { SAME } else { RENUMBERED };
-    let same: Vec<Same> = sqlx::query_as(sql)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, detail)) = renumbered(mail, same) else { return Ok(None) };
+    if mail.recognition == Recognition::None {
+        return Ok(None);
+    }
+    let (place, behind) = (&mail.place, passed.behind(mail));
+    let (id, detail) = loop {
+        let page: Vec<Same> = sqlx::query_as(SAME)
+            .bind(place.mailbox.number())
+            .bind(place.folder.as_str())
+            .bind(mail.sha256.to_vec())
+            .bind(behind.1)
+            .bind(big(mail.size))
+            .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed(STAGE))?;
+        match renumbered(mail, &page, behind)? {
+            Some(found) => break found,
+            None if page.len() < PAGE => return Ok(None),
+            None => {}
+        }
+    };
     let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
     let update = sqlx::query(sql).bind(id.uuid()).bind(i64::from(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;

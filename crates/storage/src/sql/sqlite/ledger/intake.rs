@@ -13,6 +13,7 @@ use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
+use crate::sql::recognise::Passed;
 use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
@@ -56,11 +57,13 @@ const STAGE: &str = "store received mails";
 async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
     let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
     let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
-    let (mut stored, mut new) = (Vec::new(), Vec::new());
+    let (mut stored, mut new, mut passed) = (Vec::new(), Vec::new(), Passed::default());
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail).await? => Stored::Recognised(id),
+            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
+                Stored::Recognised(id)
+            }
             None => {
                 new.push(mail);
                 Stored::New(mail.id)

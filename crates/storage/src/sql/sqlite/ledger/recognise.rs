@@ -6,40 +6,61 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{LedgerEntry, Received};
-use crate::sql::recognise::{Same, renumbered};
+use crate::ledger::{LedgerEntry, Received, Recognition};
+use crate::sql::recognise::{PAGE, Passed, Same, renumbered};
 use crate::sql::rows::big;
 use crate::sql::sqlite::connection::failed;
 
-/// The oldest mail of the same bytes whose key is of another epoch of the same folder.
-pub(in crate::sql::sqlite) const RENUMBERED: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = ?1 AND folder = ?2 AND sha256 = ?3 AND epoch <> ?4 AND size = ?5 ORDER BY number LIMIT 1";
+macro_rules! same {
+    ($behind:literal) => {
+        concat!(
+            "SELECT id, epoch, remote_key, settled_at IS NOT NULL, number FROM postroom_ledger_mail
+            WHERE mailbox = ?1 AND folder = ?2 AND sha256 = ?3 AND size = ?6 AND ",
+            $behind
+        )
+    };
+}
 
-/// Of a box without epochs: the mails of the same bytes that its server was not told to delete, oldest first.
-pub(in crate::sql::sqlite) const SAME: &str = "SELECT id, epoch, remote_key FROM postroom_ledger_mail
-    WHERE mailbox = ?1 AND folder = ?2 AND sha256 = ?3 AND epoch = ?4 AND size = ?5 AND settled_at IS NULL
-    ORDER BY number";
+/// Mails of the same bytes behind one of them, epoch by epoch, as they lie in the index: the rest of its epoch, then later ones. A
+/// comparison of both columns at once would walk over all that is before.
+pub(in crate::sql::sqlite) const SAME: &str = concat!(
+    same!("epoch = ?4 AND number > ?5"),
+    " UNION ALL ",
+    same!("epoch > ?4"),
+    " ORDER BY 2, 5 LIMIT ?7 + 0"
+);
 
 const STAGE: &str = "store received mails";
 
 /// The mail that this one is, which has its key from now on; none when it is another one.
-pub(super) async fn recognise(
+pub(super) async fn recognise<'a>(
     tx: &mut SqliteConnection,
     now: Timestamp,
-    mail: &Received,
+    mail: &'a Received,
+    passed: &mut Passed<'a>,
 ) -> Result<Option<LedgerId>> {
-    let place = &mail.place;
-    let sql = if mail.shown.is_some() { SAME } else { RENUMBERED };
-    let same: Vec<Same> = sqlx::query_as(sql)
-        .bind(place.mailbox.number())
-        .bind(place.folder.as_str())
-        .bind(mail.sha256.to_vec())
-        .bind(i64::from(place.epoch))
-        .bind(big(mail.size))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(failed(STAGE))?;
-    let Some((id, detail)) = renumbered(mail, same) else { return Ok(None) };
+    if mail.recognition == Recognition::None {
+        return Ok(None);
+    }
+    let (place, behind) = (&mail.place, passed.behind(mail));
+    let (id, detail) = loop {
+        let page: Vec<Same> = sqlx::query_as(SAME)
+            .bind(place.mailbox.number())
+            .bind(place.folder.as_str())
+            .bind(mail.sha256.to_vec())
+            .bind(behind.0)
+            .bind(behind.1)
+            .bind(big(mail.size))
+            .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed(STAGE))?;
+        match renumbered(mail, &page, behind)? {
+            Some(found) => break found,
+            None if page.len() < PAGE => return Ok(None),
+            None => {}
+        }
+    };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?2, remote_key = ?3, settled_at = NULL WHERE id = ?1";
     let update = sqlx::query(sql).bind(id.uuid()).bind(i64::from(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
