@@ -39,8 +39,7 @@ impl PlaceRow {
     /// The row once a pass has come so far: nothing goes back, and the baseline is that of the first contact.
     #[must_use]
     pub fn and(self, reached: Self) -> Self {
-        let (frontier, whole_at) =
-            (self.frontier.max(reached.frontier), self.whole_at.max(reached.whole_at));
+        let (frontier, whole_at) = (self.frontier.max(reached.frontier), self.whole_at.max(reached.whole_at));
         Self { frontier, whole_at, ..self }
     }
 }
