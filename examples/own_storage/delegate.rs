@@ -129,6 +129,7 @@ delegated! {
         fn prove(now: Timestamp, id: QueueId, claim: ClaimId, detail: &str) -> bool;
     }
     LedgerIntake {
+        fn latest(place: &Place) -> Place;
         fn contact(place: &Place) -> Contact;
         fn advance(place: &Place, reached: Reached) -> ();
         fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;

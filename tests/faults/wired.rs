@@ -256,6 +256,7 @@ through! { QueueDesk:
 }
 
 through! { LedgerIntake:
+    fn latest(place: &Place) -> Place;
     fn contact(place: &Place) -> Contact;
     fn unknown(place: &Place, keys: &[RemoteKey]) -> Vec<RemoteKey>;
     fn skip(now: Timestamp, place: &Place, left_out: &LeftOut) -> bool;

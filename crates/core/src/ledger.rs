@@ -64,8 +64,22 @@ pub struct Place {
     pub mailbox: MailboxId,
     /// The folder; empty for POP3.
     pub folder: String,
-    /// UIDVALIDITY; 0 for POP3.
-    pub epoch: u32,
+    /// UIDVALIDITY, and 2^32 more for each time that its server gave the same UIDs again under it; 0 for POP3.
+    pub epoch: u64,
+}
+
+impl Place {
+    /// The same folder, whose server gives UIDs again that it gave before under the same UIDVALIDITY: they name other mails from now on.
+    #[must_use]
+    pub fn set_back(&self) -> Self {
+        Self { epoch: self.epoch + (1 << 32), ..self.clone() }
+    }
+
+    /// UIDVALIDITY, as its server says it; 0 for POP3.
+    #[must_use]
+    pub const fn validity(&self) -> u64 {
+        self.epoch & 0xffff_ffff
+    }
 }
 
 words! {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::channel;
 use crate::charge::Charge;
 use crate::collect::Collector;
 use crate::error::Error;
-use crate::recognise::shown;
+use crate::recognise::{is_set_back, shown};
 use crate::worker::Worker;
 
 /// How many keys are asked for at once.
@@ -122,9 +122,36 @@ impl Reader<'_> {
         let place = Place {
             mailbox: self.mailbox.id,
             folder: inbox.folder().unwrap_or_default().to_owned(),
-            epoch: selected.epoch.unwrap_or_default(),
+            epoch: selected.epoch.map_or(0, u64::from),
         };
+        let place =
+            if selected.epoch.is_some() { self.numbered(session, place, &selected).await? } else { place };
         Ok(Folder { place, selected })
+    }
+
+    /// The place under the epoch that its UIDs are of now. Asked when a folder is selected, and then only: UIDNEXT is of that moment.
+    async fn numbered(
+        &self,
+        session: &mut dyn IncomingSession,
+        place: Place,
+        selected: &Selected,
+    ) -> Result<Place, Broken> {
+        let intake: &dyn LedgerIntake = self.worker.postroom.store();
+        let place = intake.latest(&place).await?;
+        let frontier = match intake.contact(&place).await? {
+            Contact::First => 0,
+            Contact::Known { frontier }
+            | Contact::FirstPass { frontier, .. }
+            | Contact::Renumbered { frontier, .. } => frontier,
+        };
+        if !is_set_back(session, selected.uid_next, frontier).await? {
+            return Ok(place);
+        }
+        // Before anything else: by the next look at it new mail may have taken all of the old numbers.
+        let place = place.set_back();
+        self.holds()?;
+        intake.advance(&place, Reached::UpTo(0)).await?;
+        Ok(place)
     }
 
     /// Nothing is written or told that follows from a listing after the lease was lost: another reader may have begun anew.

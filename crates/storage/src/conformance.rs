@@ -170,6 +170,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@$mode $with; ledger:
             a_place_is_first_then_known_and_another_epoch_is_renumbered
             a_renumbered_place_is_known_once_a_pass_over_it_was_whole
+            a_folder_that_is_set_back_has_another_epoch_from_then_on
             the_frontier_never_goes_back
             unknown_keys_are_those_that_the_ledger_does_not_have
             a_stored_mail_is_shown_with_every_field

@@ -80,7 +80,7 @@ pub struct Received {
 impl Received {
     /// Whether a mail of the same folder and the same bytes is this one, by its epoch, its key, and whether its server was told.
     #[must_use]
-    pub fn is_known_as(&self, epoch: u32, key: &RemoteKey, is_settled: bool) -> bool {
+    pub fn is_known_as(&self, epoch: u64, key: &RemoteKey, is_settled: bool) -> bool {
         match &self.recognition {
             Recognition::None => false,
             Recognition::OtherEpoch => epoch != self.place.epoch,
@@ -170,6 +170,9 @@ pub struct Unsettled {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait LedgerIntake: Send + Sync {
+    /// The place itself, or the latest that was seen of the same folder and UIDVALIDITY: see [`Place::set_back`].
+    async fn latest(&self, place: &Place) -> Result<Place>;
+
     /// What is known of a place.
     async fn contact(&self, place: &Place) -> Result<Contact>;
 
@@ -294,8 +297,8 @@ pub struct LedgerItem {
     pub mailbox: MailboxId,
     /// The folder; empty for POP3.
     pub folder: String,
-    /// UIDVALIDITY; 0 for POP3.
-    pub epoch: u32,
+    /// That of its [`Place`].
+    pub epoch: u64,
     /// Its key.
     pub key: RemoteKey,
     /// The contract.

@@ -319,6 +319,13 @@ through! { LedgerIntake:
         self.inner.unknown(&place, keys).await
     }
 
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        if self.is(Fault::OneEpochForEver) {
+            return Ok(place.clone());
+        }
+        self.inner.latest(place).await
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         match self.inner.contact(place).await? {
             Contact::Renumbered { .. } if self.is(Fault::FrontierOfOneEpoch) => {
@@ -477,6 +484,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::SkipsByOldSettings, "ledger::a_baseline_of_settings_that_have_changed_leaves_nothing_out"),
         (Fault::ForgetsHowFarBack, "ledger::a_baseline_leaves_out_all_up_to_a_number_and_says_until_when"),
         (Fault::KeepsToShares, "watches::who_takes_all_takes_beyond_its_share_and_nothing_that_another_has"),
+        (Fault::OneEpochForEver, "ledger::a_folder_that_is_set_back_has_another_epoch_from_then_on"),
         (Fault::FrontierOfOneEpoch, "ledger::a_place_is_first_then_known_and_another_epoch_is_renumbered"),
     ] {
         catches(fault, case);

@@ -80,6 +80,12 @@ impl Folder {
         before - self.messages.len()
     }
 
+    /// As after a backup that was restored against RFC 9051 section 2.3.1.1: UIDs that were given since are given again.
+    pub(crate) fn set_back(&mut self, messages: Vec<Stored>) {
+        self.uid_next = messages.last().map_or(1, |message| message.uid + 1);
+        self.messages = messages;
+    }
+
     /// As after a restored backup: new UIDs under a new UIDVALIDITY.
     pub(crate) fn renumber(&mut self, uid_validity: u32) {
         self.uid_validity = uid_validity;

@@ -111,6 +111,15 @@ impl MailServer {
         self.change_folder(address, folder, |validity, found| found.renumber(validity));
     }
 
+    /// Gives the folder the messages that it had, as [`messages`](Self::messages) gave them, under the same UIDVALIDITY and with a UIDNEXT
+    /// behind the last of them: so some servers come back from a backup. Sign in anew to see it.
+    ///
+    /// # Panics
+    /// When there is no such account or folder.
+    pub fn restore(&self, address: &str, folder: &str, messages: Vec<Stored>) {
+        self.change_folder(address, folder, |_, found| found.set_back(messages));
+    }
+
     /// Lets the folder continue at this UID, so that gaps and large UIDs can be tested.
     ///
     /// # Panics

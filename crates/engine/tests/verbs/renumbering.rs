@@ -298,3 +298,78 @@ async fn mails_that_are_too_large_are_not_taken_for_one_another() {
         assert_eq!(house.ledger().await.len(), 2);
     }
 }
+
+fn imap(after: &str) -> InboxDraft {
+    InboxDraft { provider: "imaps".to_owned(), ..pop3(after) }
+}
+
+/// Of a server that was restored from a backup of two mails, and gives the UIDs of what came since again under the same UIDVALIDITY. Would
+/// miss a frontier that holds whatever UIDNEXT says: what comes is never looked at. Seen to fail so.
+#[tokio::test]
+async fn what_comes_under_uids_that_are_given_again_is_neither_missed_nor_doubled() {
+    for after in ["leave", "delete"] {
+        let house = House::with_inbox(Options::default(), imap(after)).await;
+        house.asks("one");
+        house.asks("two");
+        let backup = house.incoming.mails(house.inbox.id, "INBOX");
+        for subject in ["three", "four", "five"] {
+            house.asks(subject);
+        }
+        house.work().await;
+        house.incoming.restore(house.inbox.id, "INBOX", backup.clone());
+        house.asks("six");
+        house.work().await;
+        house.asks("seven");
+        house.asks("eight");
+        house.asks("nine");
+        house.work().await;
+        let expected = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+        assert_eq!(house.host.subjects(), expected, "{after}");
+        assert_eq!(house.left(), if after == "leave" { 6 } else { 0 }, "{after}");
+        // Once more, before anything new comes.
+        house.incoming.restore(house.inbox.id, "INBOX", backup);
+        house.work().await;
+        house.asks("ten");
+        house.work().await;
+        assert_eq!(house.host.subjects().len(), 10, "{after}");
+    }
+}
+
+/// Would miss one that believes every UIDNEXT: each look fetches the whole folder again. Seen to fail so.
+#[tokio::test]
+async fn a_uidnext_that_is_wrong_or_missing_has_nothing_looked_at_twice() {
+    for said in [Some(1), Some(2), Some(3), None] {
+        let house = House::with_inbox(Options::default(), imap("leave")).await;
+        house.incoming.misstate_uid_next(house.inbox.id, "INBOX", said);
+        for subject in ["one", "two", "three"] {
+            house.asks(subject);
+            house.work().await;
+        }
+        assert_eq!(house.host.subjects(), ["one", "two", "three"], "{said:?}");
+        assert!(house.ledger().await.iter().all(|item| item.epoch == 1), "{said:?}");
+    }
+}
+
+/// Some servers count from the highest mail that they have: it was set back whenever the last mail was taken away. Would miss one that looks
+/// at the folder again and again. Seen to fail so.
+#[tokio::test]
+async fn a_folder_that_is_set_back_is_looked_at_whole_once() {
+    let house = House::with_inbox(Options::default(), imap("leave")).await;
+    house.asks("one");
+    house.asks("two");
+    house.work().await;
+    let backup = house.incoming.mails(house.inbox.id, "INBOX");
+    for round in 1..=3 {
+        house.incoming.restore(house.inbox.id, "INBOX", backup[..1].to_vec());
+        house.work().await;
+        let epochs = async || house.ledger().await.iter().map(|item| item.epoch >> 32).collect::<Vec<_>>();
+        assert_eq!(epochs().await[0], round);
+        house.work().await;
+        assert_eq!(epochs().await[0], round, "nothing has changed");
+        // Put back as it was, with the UID that it had.
+        house.incoming.restore(house.inbox.id, "INBOX", backup.clone());
+        house.work().await;
+        assert_eq!(epochs().await, [round, round]);
+    }
+    assert_eq!(house.host.subjects(), ["one", "two"]);
+}

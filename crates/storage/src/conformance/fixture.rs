@@ -216,7 +216,7 @@ pub(super) fn content(mail: &Prepared) -> Bytes {
     Bytes::from(format!("Subject: {}\r\n\r\nHello\r\n", mail.subject))
 }
 
-pub(super) fn place(mailbox: MailboxId, epoch: u32) -> Place {
+pub(super) fn place(mailbox: MailboxId, epoch: u64) -> Place {
     Place { mailbox, folder: "Clientes São Paulo".to_owned(), epoch }
 }
 

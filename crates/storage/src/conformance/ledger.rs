@@ -153,6 +153,36 @@ pub(super) async fn a_renumbered_place_is_known_once_a_pass_over_it_was_whole(su
     assert_eq!(contact(&store, &seven).await, Contact::Known { frontier: 4 });
 }
 
+/// Its server gives UIDs again under the same UIDVALIDITY. Would miss one that forgets it when the next session begins.
+pub(super) async fn a_folder_that_is_set_back_has_another_epoch_from_then_on(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let latest = async |place: &Place| store.latest(place).await.expect("latest");
+    assert_eq!(latest(&seven).await, seven, "never seen");
+    keep_all(&store, &seven, 1..=2).await;
+    reach(&store, &seven, Reached::UpTo(2)).await;
+    reach(&store, &seven, Reached::Whole(at(5))).await;
+    assert_eq!(latest(&seven).await, seven);
+    let again = seven.set_back();
+    reach(&store, &again, Reached::UpTo(0)).await;
+    assert_eq!((latest(&seven).await, latest(&again).await), (again.clone(), again.clone()));
+    for other in [place(seven.mailbox, 8), Place { folder: "INBOX".to_owned(), ..seven.clone() }] {
+        assert_eq!(latest(&other).await, other);
+    }
+    assert_eq!(contact(&store, &again).await, Contact::Renumbered { frontier: 0, since: at(5) });
+    assert_eq!(store.unknown(&again, &uids([1, 2])).await.expect("unknown"), uids([1, 2]));
+    let mails = [received(11, &again, 1, "bytes 1"), received(12, &again, 2, "bytes of a new mail")];
+    let stored = store.store(at(9), &mails).await.expect("store");
+    assert_eq!(stored, [Stored::Recognised(ledger_id(1)), Stored::New(ledger_id(12))]);
+    let epochs = async |number| show(&store, ledger_id(number)).await.item.epoch;
+    assert_eq!([epochs(1).await, epochs(2).await, epochs(12).await], [again.epoch, seven.epoch, again.epoch]);
+    reach(&store, &again, Reached::UpTo(2)).await;
+    reach(&store, &again, Reached::Whole(at(9))).await;
+    assert_eq!(contact(&store, &again).await, Contact::Known { frontier: 2 });
+    let thrice = again.set_back();
+    reach(&store, &thrice, Reached::UpTo(0)).await;
+    assert_eq!(latest(&seven).await, thrice);
+}
+
 pub(super) async fn the_frontier_never_goes_back(subject: Subject) {
     let (store, place) = with_inbox(subject).await;
     for (frontier, after) in [(5, 5), (3, 5), (9, 9), (0, 9)] {

@@ -170,6 +170,19 @@ impl Rows {
 
 #[async_trait]
 impl LedgerIntake for MemoryStore {
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        let rows = self.rows();
+        let its = rows.places.keys().map(|(mailbox, folder, epoch)| Place {
+            mailbox: *mailbox,
+            folder: folder.clone(),
+            epoch: *epoch,
+        });
+        let its = its.filter(|one| {
+            (one.mailbox, &one.folder, one.validity()) == (place.mailbox, &place.folder, place.validity())
+        });
+        Ok(its.max_by_key(|one| one.epoch).unwrap_or_else(|| place.clone()))
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         let rows = self.rows();
         let its = (place.mailbox, place.folder.clone(), place.epoch);

@@ -62,7 +62,7 @@ pub(super) struct Rows {
     pub(super) stored: Vec<LedgerId>,
     pub(super) remote: BTreeMap<RemoteMail, LedgerId>,
     /// What is known of each folder's epochs.
-    pub(super) places: BTreeMap<(MailboxId, String, u32), PlaceRow>,
+    pub(super) places: BTreeMap<(MailboxId, String, u64), PlaceRow>,
     /// The events, by number: what each is, is read where it happened.
     pub(super) events: BTreeMap<EventNumber, Told>,
     pub(super) last_event: i64,
@@ -110,7 +110,7 @@ pub(super) enum Told {
 pub(super) type Line = (MailboxId, ContractId, Priority);
 
 /// Where a received mail lies.
-pub(super) type RemoteMail = (MailboxId, String, u32, RemoteKey);
+pub(super) type RemoteMail = (MailboxId, String, u64, RemoteKey);
 
 /// A mail of the ledger. State, contract and reasons of `item` are the row's.
 pub(super) struct StoredMail {

@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     NeverExpires,
     /// A folder that was renumbered counts as known.
     FrontierOfOneEpoch,
+    /// A UIDVALIDITY has one epoch.
+    OneEpochForEver,
     /// It does once a part of it was looked at.
     KnownHalfway,
     /// A baseline counts by whatever settings it was read.

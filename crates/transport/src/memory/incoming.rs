@@ -45,6 +45,8 @@ struct Shelf {
     epoch: u32,
     last_uid: u32,
     mails: Vec<Kept>,
+    /// What it says of UIDNEXT; none for the truth.
+    misstated: Option<Option<u32>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +67,7 @@ impl State {
         let folders = self.boxes.entry(mailbox).or_default();
         folders.entry(folder.to_owned()).or_insert_with(|| {
             self.last_epoch += 1;
-            Shelf { epoch: self.last_epoch, last_uid: 0, mails: Vec::new() }
+            Shelf { epoch: self.last_epoch, last_uid: 0, mails: Vec::new(), misstated: None }
         })
     }
 }
@@ -129,6 +131,21 @@ impl MemoryIncoming {
                 mail.uid = shelf.last_uid;
             }
         });
+    }
+
+    /// Gives the folder the mails that it had, and has it give the UIDs behind them again under the same epoch, as a server does that was
+    /// restored from a backup.
+    pub fn restore(&self, mailbox: MailboxId, folder: &str, mails: Vec<Kept>) {
+        self.change(|state| {
+            let shelf = state.shelf(mailbox, folder);
+            shelf.last_uid = mails.iter().map(|mail| mail.uid).max().unwrap_or(0);
+            shelf.mails = mails;
+        });
+    }
+
+    /// Has the folder say this of UIDNEXT, or nothing, whatever it has.
+    pub fn misstate_uid_next(&self, mailbox: MailboxId, folder: &str, uid_next: Option<u32>) {
+        self.change(|state| state.shelf(mailbox, folder).misstated = Some(uid_next));
     }
 
     /// Fails once with `error`, in the call that its stage belongs to.
@@ -296,7 +313,7 @@ impl IncomingSession for Session {
             session.selected = Some((folder.to_owned(), access));
             let exists = u32::try_from(shelf.mails.len()).unwrap_or(u32::MAX);
             let is_imap = !session.is_pop3;
-            let uid_next = shelf.last_uid.checked_add(1).filter(|_| is_imap);
+            let uid_next = shelf.misstated.unwrap_or(shelf.last_uid.checked_add(1)).filter(|_| is_imap);
             Ok(Selected::new(is_imap.then_some(shelf.epoch), exists).with_uid_next(uid_next))
         })
     }

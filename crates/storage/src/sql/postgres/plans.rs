@@ -92,6 +92,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_row::LOCK,
         ledger_row::EDITS,
         ledger_insert::INSERT,
+        ledger_intake::LATEST,
         ledger_intake::CONTACT,
         ledger_intake::LOOK,
         ledger_intake::UNKNOWN,

@@ -72,6 +72,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         desk::ONE,
         desk::TIMELINE,
         ledger_row::EDITS,
+        ledger_intake::LATEST,
         ledger_intake::CONTACT,
         ledger_intake::LOOK,
         ledger_intake::UNKNOWN,

@@ -20,8 +20,12 @@ use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
+use crate::sql::rows::{big, contact, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::transition::place::PlaceRow;
+
+/// A folder has few epochs.
+pub(in crate::sql::mysql) const LATEST: &str = "SELECT max(epoch) FROM postroom_ledger_place
+    WHERE mailbox = ? AND folder = ? AND (epoch & 4294967295) = ?";
 
 pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
@@ -124,7 +128,7 @@ async fn reach(tx: &mut MySqlConnection, place: &Place, reached: PlaceRow) -> sq
         VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
         frontier = GREATEST(frontier, VALUES(frontier)), seen_at = GREATEST(seen_at, VALUES(seen_at))";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
     let query = query.bind(reached.whole_at.as_millis());
     query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
@@ -138,14 +142,24 @@ async fn is_still(tx: &mut MySqlConnection, mailbox: MailboxId, revision: Revisi
 
 #[async_trait]
 impl LedgerIntake for MySqlStore {
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        const STAGE: &str = "look a place up";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_bytes());
+        let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (epoch,): (Option<i64>,) = read.finish(row).await?;
+        let epoch = epoch.map_or(Ok(place.epoch), small)?;
+        Ok(Place { epoch, ..place.clone() })
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         const STAGE: &str = "look a place up";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-        let mut query = query.bind(i64::from(place.epoch));
+        let mut query = query.bind(big(place.epoch));
         for _ in 0..3 {
             query = query.bind(place.mailbox.number()).bind(place.folder.as_bytes());
-            query = query.bind(i64::from(place.epoch));
+            query = query.bind(big(place.epoch));
         }
         let row = query.fetch_one(&mut *read).await.map_err(failed(STAGE));
         contact(read.finish(row).await?)
@@ -164,7 +178,7 @@ impl LedgerIntake for MySqlStore {
         let mut unknown = Vec::new();
         for keys in keys.chunks(TOGETHER) {
             let query = sqlx::query_as(UNKNOWN).bind(to_json(keys)?).bind(place.mailbox.number());
-            let query = query.bind(place.folder.as_bytes()).bind(i64::from(place.epoch));
+            let query = query.bind(place.folder.as_bytes()).bind(big(place.epoch));
             let rows: Vec<(i64,)> = match query.fetch_all(&mut *read).await.map_err(failed(STAGE)) {
                 Ok(rows) => rows,
                 Err(error) => return read.finish(Err(error)).await,
@@ -186,7 +200,7 @@ impl LedgerIntake for MySqlStore {
             }
             for rows in rows.chunks(TOGETHER) {
                 let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-                let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(to_json(rows)?);
+                let query = query.bind(big(place.epoch)).bind(now.as_millis()).bind(to_json(rows)?);
                 query.execute(&mut *tx).await.map_err(failed(STAGE))?;
             }
             reach(tx, place, PlaceRow::behind(left_out)).await.map_err(failed(STAGE))?;
@@ -202,7 +216,7 @@ impl LedgerIntake for MySqlStore {
         const STAGE: &str = "find what a server is to be told";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNSETTLED).bind(place.mailbox.number()).bind(place.folder.as_bytes());
-        let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
+        let query = query.bind(big(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
         let rows: Vec<(Uuid, String)> = read.finish(rows).await?;
         let mail =

@@ -50,7 +50,7 @@ pub(super) async fn recognise<'a>(
     };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?, remote_key = ?, settled_at = NULL WHERE id = ?";
     let update =
-        sqlx::query(sql).bind(i64::from(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id.uuid());
+        sqlx::query(sql).bind(big(place.epoch)).bind(mail.key.to_string().into_bytes()).bind(id.uuid());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     row::note(tx, [(id, LedgerEntry::new(now, "recognised", None, detail))]).await?;
     Ok(Some(id))

@@ -87,7 +87,7 @@ impl<'a> Rows<'a> {
         self.ids.push(mail.id.uuid());
         self.mailboxes.push(mail.place.mailbox.number());
         self.folders.push(&mail.place.folder);
-        self.epochs.push(mail.place.epoch.into());
+        self.epochs.push(big(mail.place.epoch));
         self.keys.push(mail.key.to_string());
         self.hashes.push(mail.sha256.to_vec());
         self.sizes.push(big(mail.size));

@@ -19,8 +19,12 @@ use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{contact, hex, new_ledger_id, text, to_json};
+use crate::sql::rows::{big, contact, hex, new_ledger_id, small, text, to_json};
 use crate::transition::place::PlaceRow;
+
+/// A folder has few epochs.
+pub(in crate::sql::postgres) const LATEST: &str = "SELECT max(epoch) FROM postroom_ledger_place
+    WHERE mailbox = $1 AND folder = $2 AND (epoch & 4294967295) = $3";
 
 pub(in crate::sql::postgres) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
@@ -68,7 +72,7 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> 
     let look = sqlx::query_as(LOOK)
         .bind(each(|mail| mail.place.mailbox.number()))
         .bind(mails.iter().map(|mail| mail.place.folder.as_str()).collect::<Vec<_>>())
-        .bind(each(|mail| mail.place.epoch.into()))
+        .bind(each(|mail| big(mail.place.epoch)))
         .bind(mails.iter().map(|mail| mail.key.to_string()).collect::<Vec<_>>())
         .bind(mails.iter().map(|mail| mail.sha256.to_vec()).collect::<Vec<_>>());
     let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
@@ -106,7 +110,7 @@ async fn reach(tx: &mut PgConnection, place: &Place, reached: PlaceRow) -> sqlx:
         SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier),
             seen_at = greatest(postroom_ledger_place.seen_at, excluded.seen_at)";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
     let query = query.bind(reached.whole_at.as_millis());
     query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
@@ -120,11 +124,21 @@ async fn is_still(tx: &mut PgConnection, mailbox: MailboxId, revision: Revision)
 
 #[async_trait]
 impl LedgerIntake for PgStore {
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        const STAGE: &str = "look a place up";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_str());
+        let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (epoch,): (Option<i64>,) = read.finish(row).await?;
+        let epoch = epoch.map_or(Ok(place.epoch), small)?;
+        Ok(Place { epoch, ..place.clone() })
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         const STAGE: &str = "look a place up";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let row = query.bind(i64::from(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let row = query.bind(big(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
         contact(read.finish(row).await?)
     }
 
@@ -140,7 +154,7 @@ impl LedgerIntake for PgStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNKNOWN).bind(place.mailbox.number()).bind(place.folder.as_str());
         let query =
-            query.bind(i64::from(place.epoch)).bind(keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+            query.bind(big(place.epoch)).bind(keys.iter().map(ToString::to_string).collect::<Vec<_>>());
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
         let rows: Vec<(i64,)> = read.finish(rows).await?;
         let key = |(index,): (i64,)| keys.get(usize::try_from(index - 1).ok()?).cloned();
@@ -158,7 +172,7 @@ impl LedgerIntake for PgStore {
                 return Ok(false);
             }
             let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
-            let query = query.bind(i64::from(place.epoch)).bind(rows.as_str()).bind(now.as_millis());
+            let query = query.bind(big(place.epoch)).bind(rows.as_str()).bind(now.as_millis());
             query.execute(&mut *tx).await.map_err(failed(STAGE))?;
             reach(tx, place, PlaceRow::behind(left_out)).await.map_err(failed(STAGE))?;
             Ok(true)
@@ -173,7 +187,7 @@ impl LedgerIntake for PgStore {
         const STAGE: &str = "find what a server is to be told";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNSETTLED).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
+        let query = query.bind(big(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
         let rows: Vec<(Uuid, String)> = read.finish(rows).await?;
         let mail =

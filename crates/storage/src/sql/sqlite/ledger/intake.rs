@@ -14,10 +14,14 @@ use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{contact, hex, ledger_ids, new_ledger_id, sought, text, to_json};
+use crate::sql::rows::{big, contact, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::place::PlaceRow;
+
+/// A folder has few epochs.
+pub(in crate::sql::sqlite) const LATEST: &str = "SELECT max(epoch) FROM postroom_ledger_place
+    WHERE mailbox = ?1 AND folder = ?2 AND (epoch & 4294967295) = ?3";
 
 pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
@@ -88,7 +92,7 @@ async fn reach(tx: &mut SqliteConnection, place: &Place, reached: PlaceRow) -> s
         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
         SET frontier = max(frontier, excluded.frontier), seen_at = max(seen_at, excluded.seen_at)";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
-    let query = query.bind(i64::from(place.epoch)).bind(i64::from(reached.frontier));
+    let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
     let query = query.bind(reached.whole_at.as_millis());
     query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
@@ -111,18 +115,28 @@ async fn skip_in(
         return Ok(false);
     }
     let query = sqlx::query(SKIP).bind(place.mailbox.number()).bind(place.folder.as_str());
-    query.bind(i64::from(place.epoch)).bind(rows).bind(now.as_millis()).execute(&mut *tx).await?;
+    query.bind(big(place.epoch)).bind(rows).bind(now.as_millis()).execute(&mut *tx).await?;
     reach(tx, place, PlaceRow::behind(left_out)).await?;
     Ok(true)
 }
 
 #[async_trait]
 impl LedgerIntake for SqliteStore {
+    async fn latest(&self, place: &Place) -> Result<Place> {
+        const STAGE: &str = "look a place up";
+        let mut read = self.connections.read(STAGE).await?;
+        let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_str());
+        let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (epoch,): (Option<i64>,) = read.finish(row).await?;
+        let epoch = epoch.map_or(Ok(place.epoch), small)?;
+        Ok(Place { epoch, ..place.clone() })
+    }
+
     async fn contact(&self, place: &Place) -> Result<Contact> {
         const STAGE: &str = "look a place up";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let row = query.bind(i64::from(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let row = query.bind(big(place.epoch)).fetch_one(&mut *read).await.map_err(failed(STAGE));
         contact(read.finish(row).await?)
     }
 
@@ -137,7 +151,7 @@ impl LedgerIntake for SqliteStore {
         const STAGE: &str = "find unknown mails";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNKNOWN).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let query = query.bind(i64::from(place.epoch)).bind(to_json(keys)?);
+        let query = query.bind(big(place.epoch)).bind(to_json(keys)?);
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
         let rows: Vec<(i64,)> = read.finish(rows).await?;
         let key = |(index,): (i64,)| keys.get(usize::try_from(index).ok()?).cloned();
@@ -164,7 +178,7 @@ impl LedgerIntake for SqliteStore {
         const STAGE: &str = "find what a server is to be told";
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNSETTLED).bind(place.mailbox.number()).bind(place.folder.as_str());
-        let query = query.bind(i64::from(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
+        let query = query.bind(big(place.epoch)).bind(now.as_millis()).bind(i64::from(limit));
         let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
         let rows: Vec<(Uuid, String)> = read.finish(rows).await?;
         let mail =

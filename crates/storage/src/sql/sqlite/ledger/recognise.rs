@@ -62,7 +62,7 @@ pub(super) async fn recognise<'a>(
         }
     };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?2, remote_key = ?3, settled_at = NULL WHERE id = ?1";
-    let update = sqlx::query(sql).bind(id.uuid()).bind(i64::from(place.epoch)).bind(mail.key.to_string());
+    let update = sqlx::query(sql).bind(id.uuid()).bind(big(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     row::note(tx, [(id, LedgerEntry::new(now, "recognised", None, detail))]).await?;
     Ok(Some(id))
