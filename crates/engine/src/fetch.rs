@@ -111,6 +111,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) contracts: &'a [Contract],
     /// Of a folder that was renumbered: what had arrived by then was accounted for under other numbers.
     pub(crate) since: Option<Timestamp>,
+    /// Of a first pass: what has no arrival date and is dated before is left out.
+    pub(crate) baseline: Option<Timestamp>,
 }
 
 /// Who reads an inbox.
@@ -150,7 +152,9 @@ impl Reader<'_> {
         let place = intake.latest(&place).await?;
         let frontier = match intake.contact(&place).await? {
             Contact::First => 0,
-            Contact::Known { frontier } | Contact::Renumbered { frontier, .. } => frontier,
+            Contact::Known { frontier }
+            | Contact::FirstPass { frontier, .. }
+            | Contact::Renumbered { frontier, .. } => frontier,
         };
         if !is_set_back(session, selected.uid_next, frontier).await? {
             return Ok(place);
@@ -200,20 +204,24 @@ impl Reader<'_> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let begun = self.worker.postroom.now();
         let behind = |frontier: u32| (frontier > 0).then_some(RemoteKey::Uid(frontier));
-        let (after, since) = match intake.contact(place).await? {
-            Contact::First => (self.first_contact(inbox, session, place, begun).await?, None),
-            Contact::Renumbered { frontier, since } => (behind(frontier), Some(since)),
+        let (after, since, baseline) = match intake.contact(place).await? {
+            Contact::First => {
+                let (after, baseline) = self.first_contact(inbox, session, place, begun).await?;
+                (after, None, baseline)
+            }
+            Contact::FirstPass { frontier, since } => (behind(frontier), None, Some(since)),
+            Contact::Renumbered { frontier, since } => (behind(frontier), Some(since), None),
             Contact::Known { frontier }
                 if look == Look::IfNews && frontier > 0 && !folder.selected.may_hold_above(frontier) =>
             {
                 return Ok(Round::default());
             }
-            Contact::Known { frontier } => (behind(frontier), None),
+            Contact::Known { frontier } => (behind(frontier), None, None),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
         let (sender, arrivals) = channel(1);
         let collector = Collector::new(&self.worker.postroom, sender);
-        let pass = Pass { inbox, place, contracts: &contracts, since };
+        let pass = Pass { inbox, place, contracts: &contracts, since, baseline };
         let mut storing = pin!(self.store_all(&pass, arrivals));
         let mut fetching = pin!(self.fetch_new(inbox, session, folder, after, collector));
         let round = tokio::select! {
@@ -298,22 +306,23 @@ impl Reader<'_> {
         Ok(round)
     }
 
-    /// Leaves out what the baseline leaves out; gives the key behind which mail counts.
+    /// Leaves out what the baseline leaves out; gives the key behind which mail counts, and since when, where only the mail itself tells.
     async fn first_contact(
         &self,
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
         place: &Place,
         now: Timestamp,
-    ) -> Result<Option<RemoteKey>, Broken> {
+    ) -> Result<(Option<RemoteKey>, Option<Timestamp>), Broken> {
         let since = match inbox.baseline() {
             Baseline::New => None,
             Baseline::Days(days) => Some(now - DAY * days),
             // Everything counts, and whatever a later release may add counts rather than being lost.
-            _ => return Ok(None),
+            _ => return Ok((None, None)),
         };
         let mut after = None;
         let mut keys = Vec::new();
+        let mut has_undated = false;
         loop {
             let window = session.list(after.as_ref(), WINDOW).await?;
             // Without an arrival date (POP3) only the mail itself tells how old it is: it is fetched and then decided.
@@ -322,6 +331,7 @@ impl Reader<'_> {
                 None => !matches!(listed.key, RemoteKey::Uid(_)),
                 Some(since) => listed.arrived.is_some_and(|arrived| arrived < since),
             };
+            has_undated |= since.is_some() && window.iter().any(|listed| listed.arrived.is_none());
             keys.extend(window.iter().filter(is_old).map(|listed| listed.key.clone()));
             after = window.last().map(|listed| listed.key.clone()).or(after);
             if window.len() < WINDOW {
@@ -332,9 +342,19 @@ impl Reader<'_> {
         let after = after.filter(|_| since.is_none());
         let up_to = if let Some(RemoteKey::Uid(uid)) = after { uid } else { 0 };
         // In one write: a kill in between can't move the baseline.
-        let left_out = LeftOut { revision: self.mailbox.revision, until: since.unwrap_or(now), up_to, keys };
+        let left_out = LeftOut {
+            revision: self.mailbox.revision,
+            until: since.unwrap_or(now),
+            has_undated,
+            up_to,
+            keys,
+        };
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        if intake.skip(now, place, &left_out).await? { Ok(after) } else { Err(Broken::Outdated) }
+        if intake.skip(now, place, &left_out).await? {
+            Ok((after, since.filter(|_| has_undated)))
+        } else {
+            Err(Broken::Outdated)
+        }
     }
 
     /// Tells the server what is due.
