@@ -13,3 +13,4 @@ mod registry;
 mod renumbering;
 mod sending;
 mod watching;
+mod withholding;

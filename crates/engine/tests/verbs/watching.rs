@@ -157,13 +157,13 @@ impl IncomingSession for OddSession {
 }
 
 /// A worker that runs until it is dropped or stopped.
-struct Running {
+pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinSet<()>,
 }
 
 impl Running {
-    fn begin(postroom: &Postroom) -> Self {
+    pub(crate) fn begin(postroom: &Postroom) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let postroom = postroom.clone();
         let mut task = JoinSet::new();
@@ -174,14 +174,14 @@ impl Running {
         Self { stop, task }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let _ = self.stop.send(());
         self.task.join_next().await.unwrap().unwrap();
     }
 }
 
 /// Waits until something holds: a bound for liveness, not for speed.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waited = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -190,7 +190,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     tokio::time::timeout(Duration::from_secs(330), waited).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-async fn reads(house: &House, subjects: &[&str]) {
+pub(crate) async fn reads(house: &House, subjects: &[&str]) {
     until(&format!("{subjects:?}"), async || house.host.subjects() == subjects).await;
 }
 
