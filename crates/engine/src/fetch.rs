@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,10 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Round {
     /// Whether the inbox has more than one round may take.
     pub(crate) more: bool,
-    /// Why the server did not give a mail that it has; the others were read.
-    pub(crate) refused: Option<TransportError>,
+    /// What is there and was not given; the others were read.
+    missing: BTreeSet<RemoteKey>,
+    /// Whether the session ended over one of these, after everything else.
+    pub(crate) is_broken: bool,
     /// The mails that the server was told about.
     pub(crate) told: Vec<LedgerId>,
     /// Why the server does not do what it was told; what was stored is.
@@ -181,7 +184,7 @@ impl Reader<'_> {
         tell: Tell,
     ) -> Result<Round, Broken> {
         let mut round = self.store_new(inbox, session, folder, look).await?;
-        if tell == Tell::Nothing {
+        if round.is_broken || tell == Tell::Nothing {
             return Ok(round);
         }
         match self.settle(inbox, session, &folder.place, &round).await {
@@ -240,8 +243,7 @@ impl Reader<'_> {
         // A folder that has no UIDs, or no mail, is known from now on too.
         if !round.more {
             self.holds()?;
-            let is_whole = round.refused.is_none();
-            let reached = if is_whole { Reached::Whole(begun) } else { Reached::UpTo(0) };
+            let reached = if round.missing.is_empty() { Reached::Whole(begun) } else { Reached::UpTo(0) };
             intake.advance(place, reached).await?;
         }
         Ok(round)
@@ -257,42 +259,42 @@ impl Reader<'_> {
         mut collector: Collector<'_>,
     ) -> Result<Round, Broken> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let limit = self.mailbox.settings.max_message();
         let mut room = usize::try_from(inbox.per_round()).unwrap_or(usize::MAX);
         let mut round = Round::default();
+        let (place, withheld) = (&folder.place, &self.worker.withheld);
+        let mut last_of_all = Vec::new();
         'windows: loop {
             let mut window = session.list(after.as_ref(), WINDOW).await?;
             let is_last = window.len() < WINDOW;
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
-            let unknown: BTreeSet<RemoteKey> =
-                intake.unknown(&folder.place, &keys).await?.into_iter().collect();
+            let unknown: BTreeSet<RemoteKey> = intake.unknown(place, &keys).await?.into_iter().collect();
             if !unknown.is_empty() && folder.selected.epoch.is_none() && !collector.knows_box() {
                 collector.shows(Arc::new(shown(session, WINDOW).await?));
             }
             window.retain(|listed| unknown.contains(&listed.key));
-            let mut rest = window.as_slice();
+            let (known, new): (Vec<_>, Vec<_>) =
+                window.into_iter().partition(|listed| withheld.has(place, &listed.key));
+            round.missing.extend(known.iter().map(|listed| listed.key.clone()));
+            last_of_all.extend(known);
+            let mut rest = new.as_slice();
             while !rest.is_empty() {
                 if room == 0 || self.worker.is_stopping() {
                     round.more = true;
                     break 'windows;
                 }
-                let (some, later) = rest.split_at(at_once(rest).min(room));
-                (rest, room) = (later, room - some.len());
-                collector.expect(some);
-                let fetched = session.fetch(some, limit, &mut collector).await;
-                if let Some(error) = collector.failure() {
+                let most = if withheld.is_one_by_one(place) { 1 } else { at_once(rest) };
+                let (some, later) = rest.split_at(most.min(room));
+                let asked = self.ask(session, place, some, &mut collector).await?;
+                if let Some(error) = asked.ended {
                     return Err(error.into());
                 }
-                // What came before it broke is whole.
-                let is_taken = collector.flush().await;
-                fetched?;
-                if !is_taken {
-                    return Ok(round);
-                }
+                // What is refused takes no room: it would hold up what comes behind it.
+                (rest, room) = (later, room - (some.len() - asked.refused.len()));
+                round.missing.extend(asked.refused);
             }
-            // What the server refuses to give is asked for again.
-            if let (RemoteKey::Uid(uid), None) = (&last, collector.refused())
+            // What the server does not give is asked for again.
+            if let (RemoteKey::Uid(uid), true) = (&last, round.missing.is_empty())
                 && !collector.reached(*uid).await
             {
                 return Ok(round);
@@ -302,7 +304,25 @@ impl Reader<'_> {
                 break;
             }
         }
-        round.refused = collector.refused().cloned();
+        if round.more {
+            return Ok(round);
+        }
+        // These are gone, or a session has asked for each mail without an end.
+        withheld.passed(place, &round.missing);
+        for listed in last_of_all {
+            if self.worker.is_stopping() || !withheld.is_due(place, &listed.key, self.worker.postroom.now()) {
+                continue;
+            }
+            let asked = self.ask(session, place, from_ref(&listed), &mut collector).await?;
+            if asked.ended.is_some() {
+                round.is_broken = true;
+                break;
+            }
+            if asked.refused.is_empty() {
+                withheld.forget(place, &listed.key);
+                round.missing.remove(&listed.key);
+            }
+        }
         Ok(round)
     }
 
@@ -368,7 +388,7 @@ impl Reader<'_> {
         let Some(effect) = effect(inbox.after()) else { return Ok(Vec::new()) };
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let mut due = intake.unsettled(self.worker.postroom.now(), place, inbox.per_round()).await?;
-        if round.more {
+        if round.more || !round.missing.is_empty() {
             // Without unique ids, equal mails are told apart by their order only: as long as one may be unread, none goes.
             due.retain(|mail| !matches!(mail.key, RemoteKey::Content(..)));
         }

@@ -16,3 +16,4 @@ mod renumbering;
 mod sending;
 mod town;
 mod watching;
+mod withholding;
