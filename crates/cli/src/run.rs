@@ -198,7 +198,7 @@ impl Observer for Teller {
                 add(&self.dead);
                 bad = true;
             }
-            Event::Failed { .. } | Event::StoreFailed { .. } => {
+            Event::Failed { .. } | Event::Withheld { .. } | Event::StoreFailed { .. } => {
                 add(&self.failures);
                 bad = true;
             }

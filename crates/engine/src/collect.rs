@@ -114,7 +114,7 @@ pub(crate) struct Collector<'a> {
     arriving: Option<Arriving>,
     batch: Vec<Collected>,
     failure: Option<Error>,
-    refused: Option<TransportError>,
+    refused: Vec<(RemoteKey, TransportError)>,
 }
 
 impl<'a> Collector<'a> {
@@ -127,7 +127,7 @@ impl<'a> Collector<'a> {
             arriving: None,
             batch: Vec::new(),
             failure: None,
-            refused: None,
+            refused: Vec::new(),
         }
     }
 
@@ -150,9 +150,15 @@ impl<'a> Collector<'a> {
         self.failure.take()
     }
 
-    /// Why the server did not give the first mail that it did not give, without saying that it is gone.
-    pub(crate) fn refused(&self) -> Option<&TransportError> {
-        self.refused.as_ref()
+    /// What the server did not give since the last call, and why; not what it says is gone.
+    pub(crate) fn take_refused(&mut self) -> Vec<(RemoteKey, TransportError)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// The mail that was to come next; none where it may have been any of several.
+    pub(crate) fn awaited(&self) -> Option<RemoteKey> {
+        let only = || if self.arrived.len() == 1 { self.arrived.keys().next() } else { None };
+        self.arriving.as_ref().map(|arriving| &arriving.key).or_else(only).cloned()
     }
 
     /// Hands on what was collected. Gives whether somebody is there to store it.
@@ -206,6 +212,7 @@ impl MailSink for Collector<'_> {
 
     async fn end(&mut self, result: std::result::Result<(), TransportError>) -> std::io::Result<()> {
         let Some(arriving) = self.arriving.take() else { return Ok(()) };
+        let arrived = self.arrived.remove(&arriving.key).flatten();
         let recognition = match result {
             Ok(()) => self.recognition.clone(),
             Err(error) => match error.kind() {
@@ -213,12 +220,11 @@ impl MailSink for Collector<'_> {
                 // Somebody took it away between the listing and the fetch: there is nothing to lose.
                 TransportKind::Gone => return Ok(()),
                 _ => {
-                    self.refused.get_or_insert(error);
+                    self.refused.push((arriving.key, error));
                     return Ok(());
                 }
             },
         };
-        let arrived = self.arrived.get(&arriving.key).copied().flatten();
         match arriving.end(self.postroom.store(), arrived, recognition).await {
             Ok(mail) => self.batch.push(mail),
             Err(error) => return self.stored(Err(error)),

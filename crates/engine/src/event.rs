@@ -53,6 +53,16 @@ pub enum Event {
         /// Stage, cause and remedy.
         error: String,
     },
+    /// The server of an inbox does not give a mail, or ends the session over it. The others are read, and it is asked for again, ever more
+    /// rarely. Told once an hour for each mail at most.
+    Withheld {
+        /// The inbox.
+        mailbox: MailboxId,
+        /// The mail's key.
+        key: ledger::RemoteKey,
+        /// Stage, cause and remedy.
+        error: String,
+    },
     /// The store failed; the worker waits and tries again.
     StoreFailed {
         /// What it was doing and what went wrong.
@@ -75,6 +85,9 @@ impl fmt::Display for Event {
             Self::Handled { id, event } => write!(f, "mail {id}: {event}"),
             Self::Failed { mailbox, suspended, error } => {
                 write!(f, "mailbox {mailbox} {}: {error}", if *suspended { "suspended" } else { "failed" })
+            }
+            Self::Withheld { mailbox, key, error } => {
+                write!(f, "the server of inbox {mailbox} does not give mail {key}: {error}")
             }
             Self::StoreFailed { error } => write!(f, "the store failed: {error}"),
         }

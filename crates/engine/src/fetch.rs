@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,10 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Round {
     /// Whether the inbox has more than one round may take.
     pub(crate) more: bool,
-    /// Why the server did not give a mail that it has; the others were read.
-    pub(crate) refused: Option<TransportError>,
+    /// What is there and was not given; the others were read.
+    missing: BTreeSet<RemoteKey>,
+    /// Whether the session ended over one of these, after everything else.
+    pub(crate) is_broken: bool,
     /// The mails that the server was told about.
     pub(crate) told: Vec<LedgerId>,
     /// Why the server does not do what it was told; what was stored is.
@@ -111,6 +114,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) contracts: &'a [Contract],
     /// Of a folder that was renumbered: what had arrived by then was accounted for under other numbers.
     pub(crate) since: Option<Timestamp>,
+    /// Of a first pass: what has no arrival date and is dated before is left out.
+    pub(crate) baseline: Option<Timestamp>,
 }
 
 /// Who reads an inbox.
@@ -150,7 +155,9 @@ impl Reader<'_> {
         let place = intake.latest(&place).await?;
         let frontier = match intake.contact(&place).await? {
             Contact::First => 0,
-            Contact::Known { frontier } | Contact::Renumbered { frontier, .. } => frontier,
+            Contact::Known { frontier }
+            | Contact::FirstPass { frontier, .. }
+            | Contact::Renumbered { frontier, .. } => frontier,
         };
         if !is_set_back(session, selected.uid_next, frontier).await? {
             return Ok(place);
@@ -177,7 +184,7 @@ impl Reader<'_> {
         tell: Tell,
     ) -> Result<Round, Broken> {
         let mut round = self.store_new(inbox, session, folder, look).await?;
-        if tell == Tell::Nothing {
+        if round.is_broken || tell == Tell::Nothing {
             return Ok(round);
         }
         match self.settle(inbox, session, &folder.place, &round).await {
@@ -200,20 +207,24 @@ impl Reader<'_> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let begun = self.worker.postroom.now();
         let behind = |frontier: u32| (frontier > 0).then_some(RemoteKey::Uid(frontier));
-        let (after, since) = match intake.contact(place).await? {
-            Contact::First => (self.first_contact(inbox, session, place, begun).await?, None),
-            Contact::Renumbered { frontier, since } => (behind(frontier), Some(since)),
+        let (after, since, baseline) = match intake.contact(place).await? {
+            Contact::First => {
+                let (after, baseline) = self.first_contact(inbox, session, place, begun).await?;
+                (after, None, baseline)
+            }
+            Contact::FirstPass { frontier, since } => (behind(frontier), None, Some(since)),
+            Contact::Renumbered { frontier, since } => (behind(frontier), Some(since), None),
             Contact::Known { frontier }
                 if look == Look::IfNews && frontier > 0 && !folder.selected.may_hold_above(frontier) =>
             {
                 return Ok(Round::default());
             }
-            Contact::Known { frontier } => (behind(frontier), None),
+            Contact::Known { frontier } => (behind(frontier), None, None),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
         let (sender, arrivals) = channel(1);
         let collector = Collector::new(&self.worker.postroom, sender);
-        let pass = Pass { inbox, place, contracts: &contracts, since };
+        let pass = Pass { inbox, place, contracts: &contracts, since, baseline };
         let mut storing = pin!(self.store_all(&pass, arrivals));
         let mut fetching = pin!(self.fetch_new(inbox, session, folder, after, collector));
         let round = tokio::select! {
@@ -232,8 +243,7 @@ impl Reader<'_> {
         // A folder that has no UIDs, or no mail, is known from now on too.
         if !round.more {
             self.holds()?;
-            let is_whole = round.refused.is_none();
-            let reached = if is_whole { Reached::Whole(begun) } else { Reached::UpTo(0) };
+            let reached = if round.missing.is_empty() { Reached::Whole(begun) } else { Reached::UpTo(0) };
             intake.advance(place, reached).await?;
         }
         Ok(round)
@@ -249,42 +259,42 @@ impl Reader<'_> {
         mut collector: Collector<'_>,
     ) -> Result<Round, Broken> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let limit = self.mailbox.settings.max_message();
         let mut room = usize::try_from(inbox.per_round()).unwrap_or(usize::MAX);
         let mut round = Round::default();
+        let (place, withheld) = (&folder.place, &self.worker.withheld);
+        let mut last_of_all = Vec::new();
         'windows: loop {
             let mut window = session.list(after.as_ref(), WINDOW).await?;
             let is_last = window.len() < WINDOW;
             let Some(last) = window.last().map(|listed| listed.key.clone()) else { break };
             let keys: Vec<RemoteKey> = window.iter().map(|listed| listed.key.clone()).collect();
-            let unknown: BTreeSet<RemoteKey> =
-                intake.unknown(&folder.place, &keys).await?.into_iter().collect();
+            let unknown: BTreeSet<RemoteKey> = intake.unknown(place, &keys).await?.into_iter().collect();
             if !unknown.is_empty() && folder.selected.epoch.is_none() && !collector.knows_box() {
                 collector.shows(Arc::new(shown(session, WINDOW).await?));
             }
             window.retain(|listed| unknown.contains(&listed.key));
-            let mut rest = window.as_slice();
+            let (known, new): (Vec<_>, Vec<_>) =
+                window.into_iter().partition(|listed| withheld.has(place, &listed.key));
+            round.missing.extend(known.iter().map(|listed| listed.key.clone()));
+            last_of_all.extend(known);
+            let mut rest = new.as_slice();
             while !rest.is_empty() {
                 if room == 0 || self.worker.is_stopping() {
                     round.more = true;
                     break 'windows;
                 }
-                let (some, later) = rest.split_at(at_once(rest).min(room));
-                (rest, room) = (later, room - some.len());
-                collector.expect(some);
-                let fetched = session.fetch(some, limit, &mut collector).await;
-                if let Some(error) = collector.failure() {
+                let most = if withheld.is_one_by_one(place) { 1 } else { at_once(rest) };
+                let (some, later) = rest.split_at(most.min(room));
+                let asked = self.ask(session, place, some, &mut collector).await?;
+                if let Some(error) = asked.ended {
                     return Err(error.into());
                 }
-                // What came before it broke is whole.
-                let is_taken = collector.flush().await;
-                fetched?;
-                if !is_taken {
-                    return Ok(round);
-                }
+                // What is refused takes no room: it would hold up what comes behind it.
+                (rest, room) = (later, room - (some.len() - asked.refused.len()));
+                round.missing.extend(asked.refused);
             }
-            // What the server refuses to give is asked for again.
-            if let (RemoteKey::Uid(uid), None) = (&last, collector.refused())
+            // What the server does not give is asked for again.
+            if let (RemoteKey::Uid(uid), true) = (&last, round.missing.is_empty())
                 && !collector.reached(*uid).await
             {
                 return Ok(round);
@@ -294,26 +304,45 @@ impl Reader<'_> {
                 break;
             }
         }
-        round.refused = collector.refused().cloned();
+        if round.more {
+            return Ok(round);
+        }
+        // These are gone, or a session has asked for each mail without an end.
+        withheld.passed(place, &round.missing);
+        for listed in last_of_all {
+            if self.worker.is_stopping() || !withheld.is_due(place, &listed.key, self.worker.postroom.now()) {
+                continue;
+            }
+            let asked = self.ask(session, place, from_ref(&listed), &mut collector).await?;
+            if asked.ended.is_some() {
+                round.is_broken = true;
+                break;
+            }
+            if asked.refused.is_empty() {
+                withheld.forget(place, &listed.key);
+                round.missing.remove(&listed.key);
+            }
+        }
         Ok(round)
     }
 
-    /// Leaves out what the baseline leaves out; gives the key behind which mail counts.
+    /// Leaves out what the baseline leaves out; gives the key behind which mail counts, and since when, where only the mail itself tells.
     async fn first_contact(
         &self,
         inbox: &Inbox,
         session: &mut dyn IncomingSession,
         place: &Place,
         now: Timestamp,
-    ) -> Result<Option<RemoteKey>, Broken> {
+    ) -> Result<(Option<RemoteKey>, Option<Timestamp>), Broken> {
         let since = match inbox.baseline() {
             Baseline::New => None,
             Baseline::Days(days) => Some(now - DAY * days),
             // Everything counts, and whatever a later release may add counts rather than being lost.
-            _ => return Ok(None),
+            _ => return Ok((None, None)),
         };
         let mut after = None;
         let mut keys = Vec::new();
+        let mut has_undated = false;
         loop {
             let window = session.list(after.as_ref(), WINDOW).await?;
             // Without an arrival date (POP3) only the mail itself tells how old it is: it is fetched and then decided.
@@ -322,6 +351,7 @@ impl Reader<'_> {
                 None => !matches!(listed.key, RemoteKey::Uid(_)),
                 Some(since) => listed.arrived.is_some_and(|arrived| arrived < since),
             };
+            has_undated |= since.is_some() && window.iter().any(|listed| listed.arrived.is_none());
             keys.extend(window.iter().filter(is_old).map(|listed| listed.key.clone()));
             after = window.last().map(|listed| listed.key.clone()).or(after);
             if window.len() < WINDOW {
@@ -332,9 +362,19 @@ impl Reader<'_> {
         let after = after.filter(|_| since.is_none());
         let up_to = if let Some(RemoteKey::Uid(uid)) = after { uid } else { 0 };
         // In one write: a kill in between can't move the baseline.
-        let left_out = LeftOut { revision: self.mailbox.revision, until: since.unwrap_or(now), up_to, keys };
+        let left_out = LeftOut {
+            revision: self.mailbox.revision,
+            until: since.unwrap_or(now),
+            has_undated,
+            up_to,
+            keys,
+        };
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        if intake.skip(now, place, &left_out).await? { Ok(after) } else { Err(Broken::Outdated) }
+        if intake.skip(now, place, &left_out).await? {
+            Ok((after, since.filter(|_| has_undated)))
+        } else {
+            Err(Broken::Outdated)
+        }
     }
 
     /// Tells the server what is due.
@@ -348,7 +388,7 @@ impl Reader<'_> {
         let Some(effect) = effect(inbox.after()) else { return Ok(Vec::new()) };
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let mut due = intake.unsettled(self.worker.postroom.now(), place, inbox.per_round()).await?;
-        if round.more {
+        if round.more || !round.missing.is_empty() {
             // Without unique ids, equal mails are told apart by their order only: as long as one may be unread, none goes.
             due.retain(|mail| !matches!(mail.key, RemoteKey::Content(..)));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postroom_core::id::LedgerId;
 use postroom_core::ledger::{HISTORIC, State};
-use postroom_core::mailbox::{AfterStore, Baseline};
+use postroom_core::mailbox::AfterStore;
 use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
 use postroom_storage::{LedgerIntake, Reached, Received, Recognition, Stored};
@@ -104,7 +104,7 @@ impl Reader<'_> {
 
     async fn received(&self, pass: &Pass<'_>, now: Timestamp, collected: Collected) -> Result<Received> {
         let postroom = &self.worker.postroom;
-        let Pass { inbox, place, contracts, since } = *pass;
+        let Pass { inbox, place, contracts, since, baseline } = *pass;
         let mail = parse(collected.head);
         let mut sorting = postroom.sorted(&mail, contracts).await?;
         if collected.recognition == Recognition::None {
@@ -112,13 +112,8 @@ impl Reader<'_> {
             sorting.state = State::Dead;
             sorting.reasons.push(format!("larger than the inbox takes ({limit} bytes)"));
         }
-        let old = match inbox.baseline() {
-            Baseline::Days(days) if collected.arrived.is_none() => {
-                mail.date.is_some_and(|date| date < now - DAY * days)
-            }
-            _ => false,
-        };
-        if old && sorting.state == State::Stored {
+        let is_old = matches!((mail.date, baseline), (Some(date), Some(since)) if date < since);
+        if is_old && collected.arrived.is_none() && sorting.state == State::Stored {
             sorting.state = State::Ignored;
             sorting.reasons.push("baseline".to_owned());
         }

@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod ask;
 mod bounce;
 mod charge;
 mod collect;
@@ -88,6 +89,7 @@ mod submit;
 mod suppress;
 mod unlock;
 mod watch;
+mod withheld;
 mod worker;
 
 pub use error::{Error, ErrorKind, Result};

@@ -269,6 +269,8 @@ enum Left {
     More,
     /// All, in another session: the settings have changed.
     Elsewhere,
+    /// Nothing but mail over which the session ended, and not for the first time.
+    Broken,
     /// Nothing that is to be read.
     Disabled,
 }
@@ -291,6 +293,9 @@ async fn reside(
         match left {
             _ if charge.is_ending() || worker.is_stopping() => return Ok(Visit::Over),
             Left::Disabled => return Ok(Visit::Over),
+            Left::Broken if until == Until::Read => return Ok(Visit::Over),
+            // It is no failure of the inbox, whose other mail was read.
+            Left::Broken => return Ok(Visit::Again(jittered(worker.postroom.ports.options.poll))),
             Left::Elsewhere => return Ok(Visit::Again(Duration::ZERO)),
             // What a server keeps at the end only is told in a session of its own.
             Left::More if !stay.folder.is_live() => return Ok(Visit::Again(Duration::ZERO)),
@@ -355,11 +360,11 @@ async fn read(
     } else {
         stay.told.extend(round.told);
     }
-    match round.refused {
-        Some(error) => Err(error.into()),
-        None if round.more => Ok(Left::More),
-        None => Ok(Left::Nothing),
-    }
+    Ok(match (round.is_broken, round.more) {
+        (true, _) => Left::Broken,
+        (false, true) => Left::More,
+        (false, false) => Left::Nothing,
+    })
 }
 
 /// Waits until there may be something to read in this session; or gives how the visit ends.

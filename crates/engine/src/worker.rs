@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
 use crate::postroom::{Postroom, random};
+use crate::withheld::Withheld;
 
 /// How long a task waits when the store fails, at first and at most.
 pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -99,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) pace: Pace,
     /// How many inboxes are read at once.
     pub(crate) readers: Semaphore,
+    /// Mails that their servers do not give.
+    pub(crate) withheld: Withheld,
 }
 
 impl Worker {
@@ -122,6 +125,7 @@ impl Worker {
             copies: Mutex::default(),
             pace,
             readers,
+            withheld: Withheld::default(),
         }
     }
 

@@ -180,6 +180,7 @@ macro_rules! conformance_tests {
             a_staged_content_becomes_real_with_its_row
             what_the_baseline_leaves_out_is_ignored_for_good
             a_baseline_leaves_out_all_up_to_a_number_and_says_until_when
+            a_baseline_counts_by_date_until_the_first_pass_was_whole
             a_baseline_of_settings_that_have_changed_leaves_nothing_out
             many_mails_are_stored_by_one_call_in_their_order
             of_mails_that_are_stored_together_all_are_there_or_none

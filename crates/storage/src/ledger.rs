@@ -115,6 +115,13 @@ pub enum Contact {
         /// All mail that had arrived by then was accounted for in another epoch; 1970 when none ever was.
         since: Timestamp,
     },
+    /// The place was seen, and no pass over it has been whole since: what the baseline leaves out by its date is left out.
+    FirstPass {
+        /// Mails up to this UID are all accounted for; 0 for none.
+        frontier: u32,
+        /// What is dated before and has no arrival date is left out: a time of the first contact, whenever the pass goes on.
+        since: Timestamp,
+    },
     /// The place was seen; mails up to this UID are all accounted for (0 where keys are not UIDs).
     Known {
         /// The frontier.
@@ -140,6 +147,9 @@ pub struct LeftOut {
     pub revision: Revision,
     /// Everything that arrived before is left out: when the folder was looked at, or as far back as the baseline goes.
     pub until: Timestamp,
+    /// Whether the place has mail of which its server does not tell when it arrived: until a pass was whole, such mail is left out by
+    /// its date ([`Contact::FirstPass`]).
+    pub has_undated: bool,
     /// Every mail up to this UID; 0 for none.
     pub up_to: u32,
     /// These mails besides, one row each.
@@ -175,7 +185,8 @@ pub trait LedgerIntake: Send + Sync {
 
     /// Accounts for mails that the baseline leaves out, without their bytes: each of the keys becomes an ignored row with the reason
     /// `baseline`, which can't be replayed. Known keys are left as they are. In the same transaction the place is seen: whatever
-    /// happens next, no later contact is the first one, at which mail that came meanwhile would be left out, too.
+    /// happens next, no later contact is the first one, at which mail that came meanwhile would be left out, too. Of a place that was
+    /// seen before, no first pass begins anew.
     ///
     /// Gives false, and changes nothing, when the mailbox has another revision by now: its baseline may be another one, and whoever
     /// was stopped on the way here since he read it begins anew.

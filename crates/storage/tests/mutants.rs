@@ -302,6 +302,9 @@ through! { LedgerIntake:
         {
             left_out.revision = mailbox.revision;
         }
+        if self.is(Fault::ForgetsDates) {
+            left_out.has_undated = false;
+        }
         if self.is(Fault::ForgetsHowFarBack) {
             left_out.until = Timestamp::EPOCH;
         }
@@ -477,6 +480,7 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         (Fault::RevivesWatchers, "watches::a_watcher_that_wakes_after_its_lease_changes_nothing"),
         (Fault::HoardsInboxes, "watches::watchers_have_equal_shares_whoever_comes_or_goes"),
         (Fault::KnownHalfway, "ledger::a_renumbered_place_is_known_once_a_pass_over_it_was_whole"),
+        (Fault::ForgetsDates, "ledger::a_baseline_counts_by_date_until_the_first_pass_was_whole"),
         (Fault::SkipsByOldSettings, "ledger::a_baseline_of_settings_that_have_changed_leaves_nothing_out"),
         (Fault::ForgetsHowFarBack, "ledger::a_baseline_leaves_out_all_up_to_a_number_and_says_until_when"),
         (Fault::KeepsToShares, "watches::who_takes_all_takes_beyond_its_share_and_nothing_that_another_has"),

@@ -102,7 +102,16 @@ async fn after_a_restore_the_unfinished_is_in_doubt_and_a_person_settles_it() {
     let [lost, sent] = [send(&desk, "one", &[]).await, send(&desk, "two", &[]).await];
     let recovered =
         desk.json(&["--actor", "ana", "recover", "--since", "2999-01-01T00:00:00Z"]).await.document();
-    assert_eq!(recovered, json!({ "doubted": 2, "busy": 0 }));
+    assert_eq!(recovered, json!({ "doubted": 2, "busy": 0, "taken": [] }));
+    let inbox = desk.inbox().await;
+    for (after, stays) in [("leave", true), ("seen", true), ("delete:5", false), ("move:Archive", false)] {
+        desk.json(&["mailbox", "edit", &inbox, "--after", after]).await.document();
+        let told = desk.json(&["recover", "--since", "2999-01-01T00:00:00Z"]).await.document();
+        let taken = json!({ "mailbox": inbox, "server": "localhost", "after": after });
+        assert_eq!(told["taken"], if stays { json!([]) } else { json!([taken]) });
+    }
+    let told = desk.call(&["recover", "--since", "2999-01-01T00:00:00Z"]).await.stdout;
+    assert!(told.contains(&format!("inbox {inbox} at localhost has move:Archive")), "{told}");
     desk.json(&["run", "--until-idle"]).await.document();
     assert_eq!(desk.server.accepted().len(), 0);
     let shown = desk.json(&["queue", "show", &sent]).await.document();

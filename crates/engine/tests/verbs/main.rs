@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod automatic;
+mod dating;
 mod failing;
 mod fixture;
 mod governing;
@@ -15,3 +16,4 @@ mod renumbering;
 mod sending;
 mod town;
 mod watching;
+mod withholding;

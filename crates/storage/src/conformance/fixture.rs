@@ -253,7 +253,7 @@ pub(super) async fn left_out(
     keys: Vec<RemoteKey>,
 ) -> LeftOut {
     let mailbox = store.mailbox(place.mailbox).await.expect("mailbox").expect("it is registered");
-    LeftOut { revision: mailbox.revision, until, up_to: 0, keys }
+    LeftOut { revision: mailbox.revision, until, has_undated: false, up_to: 0, keys }
 }
 
 /// Stores one mail in a call of its own.

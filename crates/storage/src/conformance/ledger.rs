@@ -363,6 +363,24 @@ pub(super) async fn a_baseline_leaves_out_all_up_to_a_number_and_says_until_when
     assert_eq!(listed(&store, LedgerQuery::default()).await, []);
 }
 
+/// Would miss a first pass that is over with its first part (old mail is handled as new), and one that never is, or begins anew (new mail
+/// is left out).
+pub(super) async fn a_baseline_counts_by_date_until_the_first_pass_was_whole(subject: Subject) {
+    let (store, place) = with_inbox(subject).await;
+    let dated = LeftOut { has_undated: true, ..left_out(&store, &place, at(4), Vec::new()).await };
+    assert!(store.skip(at(9), &place, &dated).await.expect("skip"));
+    for frontier in [0, 3] {
+        reach(&store, &place, Reached::UpTo(frontier)).await;
+        assert_eq!(contact(&store, &place).await, Contact::FirstPass { frontier, since: at(4) });
+    }
+    reach(&store, &place, Reached::Whole(at(9))).await;
+    assert_eq!(contact(&store, &place).await, Contact::Known { frontier: 3 });
+    for until in [at(4), at(20)] {
+        assert!(store.skip(at(10), &place, &LeftOut { until, ..dated.clone() }).await.expect("skip"));
+        assert_eq!(contact(&store, &place).await, Contact::Known { frontier: 3 });
+    }
+}
+
 /// A reader is stopped within its write of the first contact, and the inbox is told to take more meanwhile. Would miss a baseline that
 /// counts whatever the settings are by now: the mail would be left out for good.
 pub(super) async fn a_baseline_of_settings_that_have_changed_leaves_nothing_out(subject: Subject) {

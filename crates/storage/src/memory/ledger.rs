@@ -92,7 +92,7 @@ impl Rows {
     /// Writes what is known of a place beside what is there.
     fn reach(&mut self, place: &Place, reached: PlaceRow) {
         let its = (place.mailbox, place.folder.clone(), place.epoch);
-        self.places.entry(its).and_modify(|row| *row = row.max(reached)).or_insert(reached);
+        self.places.entry(its).and_modify(|row| *row = row.and(reached)).or_insert(reached);
     }
 
     /// The oldest row of the same bytes that the mail is recognised as.

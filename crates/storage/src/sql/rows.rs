@@ -79,14 +79,16 @@ pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// The frontier of a place, when it was whole, and when another epoch of its folder last was: the answer of each store's CONTACT.
-pub(super) type Contacted = (Option<i64>, Option<i64>, Option<i64>);
+/// The frontier of a place, when it was whole, how far back its baseline goes by date, and when another epoch of its folder last was
+/// whole: the answer of each store's CONTACT.
+pub(super) type Contacted = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
 
 /// What these say of the place.
-pub(super) fn contact((frontier, whole_at, elsewhere): Contacted) -> Result<Contact> {
+pub(super) fn contact((frontier, whole_at, baseline_at, elsewhere): Contacted) -> Result<Contact> {
     let row = match (frontier, whole_at) {
         (Some(frontier), Some(whole_at)) => {
-            Some(PlaceRow { frontier: small(frontier)?, whole_at: time(whole_at) })
+            let (frontier, whole_at) = (small(frontier)?, time(whole_at));
+            Some(PlaceRow { frontier, whole_at, baseline_at: baseline_at.map(time) })
         }
         _ => None,
     };

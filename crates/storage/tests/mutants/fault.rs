@@ -61,6 +61,8 @@ pub(crate) enum Fault {
     SkipsByOldSettings,
     /// A baseline does not say until when it leaves mail out.
     ForgetsHowFarBack,
+    /// A baseline is over with the first contact.
+    ForgetsDates,
     /// A UID counts without its UIDVALIDITY.
     IgnoresEpoch,
     /// Whoever says that he committed is believed.

@@ -38,6 +38,8 @@ pub struct Kept {
     pub arrived: Option<Timestamp>,
     /// Its bytes.
     pub content: Bytes,
+    /// What a fetch of it ends with.
+    withheld: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,14 @@ struct Shelf {
     mails: Vec<Kept>,
     /// What it says of UIDNEXT; none for the truth.
     misstated: Option<Option<u32>>,
+}
+
+impl Shelf {
+    fn add(&mut self, seen: bool, arrived: Option<Timestamp>, content: Bytes) -> u32 {
+        self.last_uid += 1;
+        self.mails.push(Kept { uid: self.last_uid, seen, arrived, content, withheld: None });
+        self.last_uid
+    }
 }
 
 #[derive(Debug, Default)]
@@ -158,18 +168,25 @@ impl MemoryIncoming {
         self.state().failing.lasting(Some(error));
     }
 
+    /// Ends each fetch of one mail with `error`, until [`recover`](Self::recover); one of many, which breaks the session, gives none of them.
+    pub fn withhold(&self, mailbox: MailboxId, folder: &str, uid: u32, error: Error) {
+        let mut state = self.state();
+        let mails = &mut state.shelf(mailbox, folder).mails;
+        if let Some(mail) = mails.iter_mut().find(|mail| mail.uid == uid) {
+            mail.withheld = Some(error);
+        }
+    }
+
     /// Takes all failures back.
     pub fn recover(&self) {
-        self.state().failing.lasting(None);
+        let mut state = self.state();
+        state.failing.lasting(None);
+        let shelves = state.boxes.values_mut().flat_map(BTreeMap::values_mut);
+        shelves.flat_map(|shelf| &mut shelf.mails).for_each(|mail| mail.withheld = None);
     }
 
     fn put(&self, mailbox: MailboxId, folder: &str, content: Bytes, arrived: Option<Timestamp>) -> u32 {
-        self.change(|state| {
-            let shelf = state.shelf(mailbox, folder);
-            shelf.last_uid += 1;
-            shelf.mails.push(Kept { uid: shelf.last_uid, seen: false, arrived, content });
-            shelf.last_uid
-        })
+        self.change(|state| state.shelf(mailbox, folder).add(false, arrived, content))
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -284,7 +301,9 @@ impl Session {
     fn content(&mut self, key: &RemoteKey, limit: u64) -> Result<Bytes> {
         self.on_shelf(Stage::Fetch, |shelf, session| {
             let mail = shelf.mails.iter().find(|mail| session.key(shelf.epoch, mail.uid) == *key);
-            let content = &mail.ok_or(Error::new(ErrorKind::Gone, Stage::Fetch))?.content;
+            let mail = mail.ok_or(Error::new(ErrorKind::Gone, Stage::Fetch))?;
+            mail.withheld.clone().map_or(Ok(()), Err)?;
+            let content = &mail.content;
             let is_too_large = u64::try_from(content.len()).is_ok_and(|length| length > limit);
             if is_too_large {
                 Err(Error::new(ErrorKind::TooLarge, Stage::Fetch))
@@ -363,7 +382,14 @@ impl IncomingSession for Session {
         limit: u64,
         sink: &'a mut (dyn MailSink + 'a),
     ) -> Result<()> {
-        self.on_shelf(Stage::Fetch, |_, _| Ok(()))?;
+        self.on_shelf(Stage::Fetch, |shelf, session| {
+            let ends = |mail: &Kept| mail.withheld.clone().filter(|error| !is_of_one_mail(error));
+            let is_asked = |uid| {
+                mails.iter().any(|listed| listed.key == session.key(shelf.epoch, uid)) && mails.len() > 1
+            };
+            let mut ended = shelf.mails.iter().filter_map(|mail| Some((mail.uid, ends(mail)?)));
+            ended.find(|(uid, _)| is_asked(*uid)).map_or(Ok(()), |(_, error)| Err(error))
+        })?;
         for listed in mails {
             let content = match self.content(&listed.key, limit) {
                 Err(error) if !is_of_one_mail(&error) => return Err(error),
@@ -428,9 +454,7 @@ impl IncomingSession for Session {
                 return Err(Error::new(ErrorKind::Unsupported, Stage::Settle));
             }
             let missing = || Error::new(ErrorKind::FolderMissing, Stage::Settle);
-            let shelf = shelves.get_mut(folder).ok_or_else(missing)?;
-            shelf.last_uid += 1;
-            shelf.mails.push(Kept { uid: shelf.last_uid, seen: true, arrived: None, content });
+            shelves.get_mut(folder).ok_or_else(missing)?.add(true, None, content);
             Ok(())
         })
     }

@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(6, "watches", include_str!("../../../migrations/mysql/0006_watches.sql")),
     migration(7, "received", include_str!("../../../migrations/mysql/0007_received.sql")),
     migration(8, "automatic", include_str!("../../../migrations/mysql/0008_automatic.sql")),
+    migration(9, "baseline", include_str!("../../../migrations/mysql/0009_baseline.sql")),
 ];
 
 /// A long migration is no reason to give up.

@@ -253,8 +253,8 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     store.close().await.unwrap();
     say(
         &mut admin,
-        "DROP TABLE postroom_answer, postroom_suppression;
-            DELETE FROM postroom_migration WHERE version = 8",
+        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at;
+            DELETE FROM postroom_migration WHERE version = 9",
         "interrupt",
     )
     .await

@@ -158,9 +158,8 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
     for sql in [
-        "DROP TABLE postroom_answer",
-        "DROP TABLE postroom_suppression",
-        "DELETE FROM postroom_migration WHERE version = 8",
+        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at",
+        "DELETE FROM postroom_migration WHERE version = 9",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }

@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(6, "watches", include_str!("../../../migrations/sqlite/0006_watches.sql")),
     migration(7, "received", include_str!("../../../migrations/sqlite/0007_received.sql")),
     migration(8, "automatic", include_str!("../../../migrations/sqlite/0008_automatic.sql")),
+    migration(9, "baseline", include_str!("../../../migrations/sqlite/0009_baseline.sql")),
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS postroom_migration (

@@ -30,6 +30,7 @@ pub(in crate::sql::mysql) const LATEST: &str = "SELECT max(epoch) FROM postroom_
 pub(in crate::sql::mysql) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
     (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
+    (SELECT baseline_at FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch = ?),
     (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ? AND folder = ? AND epoch <> ?)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
@@ -123,12 +124,13 @@ async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) 
 
 /// Writes what is known of a place beside what is there.
 async fn reach(tx: &mut MySqlConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
-    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-        VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at, baseline_at)
+        VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
         frontier = GREATEST(frontier, VALUES(frontier)), seen_at = GREATEST(seen_at, VALUES(seen_at))";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_bytes());
     let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
-    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+    let query = query.bind(reached.whole_at.as_millis());
+    query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
 
 /// Whether the mailbox still has this revision. Nobody changes it before the transaction ends.
@@ -155,7 +157,7 @@ impl LedgerIntake for MySqlStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(CONTACT).bind(place.mailbox.number()).bind(place.folder.as_bytes());
         let mut query = query.bind(big(place.epoch));
-        for _ in 0..2 {
+        for _ in 0..3 {
             query = query.bind(place.mailbox.number()).bind(place.folder.as_bytes());
             query = query.bind(big(place.epoch));
         }

@@ -29,6 +29,7 @@ pub(in crate::sql::postgres) const LATEST: &str = "SELECT max(epoch) FROM postro
 pub(in crate::sql::postgres) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
     (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
+    (SELECT baseline_at FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch = $3),
     (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = $1 AND folder = $2 AND epoch <> $3)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
@@ -104,13 +105,14 @@ async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> 
 
 /// Writes what is known of a place beside what is there.
 async fn reach(tx: &mut PgConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
-    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at, baseline_at)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
         SET frontier = greatest(postroom_ledger_place.frontier, excluded.frontier),
             seen_at = greatest(postroom_ledger_place.seen_at, excluded.seen_at)";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
     let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
-    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+    let query = query.bind(reached.whole_at.as_millis());
+    query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
 
 /// Whether the mailbox still has this revision. Nobody changes it before the transaction ends.

@@ -26,6 +26,7 @@ pub(in crate::sql::sqlite) const LATEST: &str = "SELECT max(epoch) FROM postroom
 pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT frontier FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
     (SELECT seen_at FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
+    (SELECT baseline_at FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
     (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch <> ?3)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
@@ -87,12 +88,13 @@ async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId])
 
 /// Writes what is known of a place beside what is there.
 async fn reach(tx: &mut SqliteConnection, place: &Place, reached: PlaceRow) -> sqlx::Result<()> {
-    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at)
-        VALUES (?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
+    let sql = "INSERT INTO postroom_ledger_place (mailbox, folder, epoch, frontier, seen_at, baseline_at)
+        VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (mailbox, folder, epoch) DO UPDATE
         SET frontier = max(frontier, excluded.frontier), seen_at = max(seen_at, excluded.seen_at)";
     let query = sqlx::query(sql).bind(place.mailbox.number()).bind(place.folder.as_str());
     let query = query.bind(big(place.epoch)).bind(i64::from(reached.frontier));
-    query.bind(reached.whole_at.as_millis()).execute(tx).await.map(drop)
+    let query = query.bind(reached.whole_at.as_millis());
+    query.bind(reached.baseline_at.map(|at| at.as_millis())).execute(tx).await.map(drop)
 }
 
 /// Whether the mailbox still has this revision.
