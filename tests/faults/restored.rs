@@ -10,9 +10,9 @@ use postroom::core::contract::Contract;
 use postroom::core::mailbox::{InboxDraft, Mailbox, MailboxDraft, SettingsDraft, Status};
 use postroom::core::queue::State;
 use postroom::core::secret::{SecretChange, SecretString};
-use postroom::storage::QueueDesk;
 use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::sqlx::{Connection, SqliteConnection, query};
+use postroom::storage::{QueueDesk, SqliteStore};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::{Answer, Delivery, MessageHandler, Postroom};
 use postroom_testkit::MailServer;
@@ -40,16 +40,17 @@ impl MessageHandler for Desk {
 }
 
 /// A postroom over the file of a folder, as each process opens it.
-async fn opened(folder: &Path, desk: &Arc<Desk>, after: Duration) -> Postroom {
+async fn opened(folder: &Path, desk: &Arc<Desk>, after: Duration) -> (Postroom, Arc<SqliteStore>) {
     let (store, _) = sqlite(folder, after).await;
     let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-    Postroom::builder(store)
+    let postroom = Postroom::builder(store.clone())
         .with_keyring(Arc::new(keys))
         .with_incoming(Arc::new(ByProtocol::new()))
         .with_outgoing(Arc::new(smtp(PATIENCE)))
         .with_handler(desk.clone())
         .with_options(options())
-        .build()
+        .build();
+    (postroom, store)
 }
 
 async fn inbox(postroom: &Postroom, server: &MailServer, address: &str, after: &str) -> Mailbox {
@@ -80,7 +81,7 @@ async fn a_server_that_comes_back_from_a_backup_costs_no_mail_and_doubles_none()
         let folder = tempfile::tempdir().unwrap();
         let server = MailServer::builder().account(BOX, "secret").start().await.unwrap();
         let desk = Arc::new(Desk::default());
-        let postroom = opened(folder.path(), &desk, Duration::ZERO).await;
+        let (postroom, _) = opened(folder.path(), &desk, Duration::ZERO).await;
         let inbox = inbox(&postroom, &server, BOX, after).await;
         postroom
             .save_contract(&actor(), &Contract::new(contract("ACME")).with_inbox(inbox.id))
@@ -130,7 +131,7 @@ async fn restored(operator: Operator) -> Restored {
     let builder = MailServer::builder().account("keeps@acme.example", "secret");
     let server = builder.account("deletes@acme.example", "secret").start().await.unwrap();
     let desk = Arc::new(Desk::default());
-    let postroom = opened(folder.path(), &desk, Duration::ZERO).await;
+    let (postroom, store) = opened(folder.path(), &desk, Duration::ZERO).await;
     let outbox = linked(&postroom, "ACME", server.smtp_port(), 1).await;
     let mut acme = Contract::new(contract("ACME")).with_outbox(outbox.id, None);
     acme.revision = postroom.store().contract(&acme.id).await.unwrap().unwrap().revision;
@@ -155,12 +156,13 @@ async fn restored(operator: Operator) -> Restored {
     let later = submit(&postroom, "ACME").await;
     work(&postroom).await;
     assert_eq!(server.accepted_count(), 2);
-    drop(postroom);
+    // A connection that is still open would write into the file that is put back.
+    store.close().await.unwrap();
     for beside in ["queue.db-wal", "queue.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(beside));
     }
     std::fs::rename(copy, &live).unwrap();
-    let postroom = opened(folder.path(), &desk, DAY).await;
+    let (postroom, _) = opened(folder.path(), &desk, DAY).await;
     let doubted = match operator {
         Operator::Recovers => postroom.recover(&actor(), morning()).await.unwrap().doubted,
         Operator::Forgets => 0,
