@@ -42,6 +42,8 @@ mod receiving;
 mod replies;
 #[path = "faults/restored.rs"]
 mod restored;
+#[path = "faults/rows.rs"]
+mod rows;
 #[path = "faults/stopping.rs"]
 mod stopping;
 #[path = "faults/store.rs"]

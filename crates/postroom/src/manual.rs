@@ -12,6 +12,10 @@ pub mod journeys {}
 #[doc = include_str!("../manual/queue.md")]
 pub mod queue {}
 
+/// The columns for hosts that put mail into the queue by statements of their own.
+#[doc = include_str!("../manual/rows.md")]
+pub mod rows {}
+
 /// The states of a received mail, drawn.
 #[doc = include_str!("../manual/ledger.md")]
 pub mod ledger {}

@@ -106,8 +106,8 @@ async fn as_many_refused_mails_as_a_round_takes_hold_up_none_behind_them() {
     }
 }
 
-/// Two mails, so that one is not found for the other. Would miss a session that ends at the same mail each time, and a mail that is blamed
-/// for its neighbour, and left out for it. Seen to fail so.
+/// Two mails, so that one is not found for the other. Would miss a session that ends at the same mail each time (seen to fail so), and a
+/// mail that is blamed for its neighbour, and left out for it.
 #[tokio::test(start_paused = true)]
 async fn mails_over_which_the_server_hangs_up_are_found_and_hold_up_no_other() {
     for provider in ["imaps", "pop3s"] {
