@@ -2,7 +2,7 @@
 //! so the others come. Each process finds out anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postroom_core::id::MailboxId;
@@ -50,14 +50,23 @@ pub(crate) enum Verdict {
 pub(crate) struct Withheld(Mutex<BTreeMap<MailboxId, Memory>>);
 
 impl Withheld {
-    fn of<R>(&self, place: &Place, ask: impl FnOnce(&mut Memory) -> R) -> R {
-        let mut boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn boxes(&self) -> MutexGuard<'_, BTreeMap<MailboxId, Memory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is so of what is kept in mind. Asked for every mail, almost always of nothing.
+    fn is(&self, place: &Place, so: impl FnOnce(&Memory) -> bool) -> bool {
+        self.boxes().get(&place.mailbox).is_some_and(|one| one.place == *place && so(one))
+    }
+
+    fn change<R>(&self, place: &Place, change: impl FnOnce(&mut Memory) -> R) -> R {
+        let mut boxes = self.boxes();
         let fresh = || Memory { place: place.clone(), mails: BTreeMap::new(), is_one_by_one: false };
         let one = boxes.entry(place.mailbox).or_insert_with(fresh);
         if one.place != *place {
             *one = fresh();
         }
-        let answer = ask(one);
+        let answer = change(one);
         // Almost all inboxes have none.
         if one.mails.is_empty() && !one.is_one_by_one {
             boxes.remove(&place.mailbox);
@@ -66,16 +75,16 @@ impl Withheld {
     }
 
     pub(crate) fn has(&self, place: &Place, key: &RemoteKey) -> bool {
-        self.of(place, |one| one.mails.contains_key(key))
+        self.is(place, |one| one.mails.contains_key(key))
     }
 
     pub(crate) fn is_due(&self, place: &Place, key: &RemoteKey, now: Timestamp) -> bool {
-        self.of(place, |one| one.mails.get(key).is_none_or(|trouble| trouble.next_at <= now))
+        !self.is(place, |one| one.mails.get(key).is_some_and(|trouble| now < trouble.next_at))
     }
 
     /// The server did not give it.
     pub(crate) fn refused(&self, place: &Place, key: &RemoteKey, now: Timestamp) -> Verdict {
-        self.of(place, |one| {
+        self.change(place, |one| {
             if one.mails.len() >= MOST && !one.mails.contains_key(key) {
                 return Verdict::TooMany;
             }
@@ -95,21 +104,21 @@ impl Withheld {
 
     /// It came, or is gone.
     pub(crate) fn forget(&self, place: &Place, key: &RemoteKey) {
-        self.of(place, |one| one.mails.remove(key));
+        self.change(place, |one| one.mails.remove(key));
     }
 
     /// A session ended over one of several mails: which one shows when each is asked for by itself.
     pub(crate) fn ask_one_by_one(&self, place: &Place) {
-        self.of(place, |one| one.is_one_by_one = true);
+        self.change(place, |one| one.is_one_by_one = true);
     }
 
     pub(crate) fn is_one_by_one(&self, place: &Place) -> bool {
-        self.of(place, |one| one.is_one_by_one)
+        self.is(place, |one| one.is_one_by_one)
     }
 
     /// A whole pass has shown these, and no session ended over an unknown one.
     pub(crate) fn passed(&self, place: &Place, shown: &BTreeSet<RemoteKey>) {
-        self.of(place, |one| {
+        self.change(place, |one| {
             one.is_one_by_one = false;
             one.mails.retain(|key, _| shown.contains(key));
         });
