@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::rows::{small, text};
 use crate::error::Result;
-use crate::ledger::Received;
+use crate::ledger::{Received, Recognition};
 
 /// How many equal mails one statement looks at.
 pub(super) const PAGE: usize = 500;
@@ -25,24 +25,40 @@ pub(super) type Behind = (i64, i64);
 pub(super) struct Passed<'a>(HashMap<(&'a Place, [u8; 32], u64), Behind>);
 
 impl<'a> Passed<'a> {
-    /// Where the search for a mail goes on; the first time before all.
-    pub(super) fn behind(&mut self, mail: &'a Received) -> &mut Behind {
-        self.0.entry((&mail.place, mail.sha256, mail.size)).or_insert((-1, 0))
+    /// The search for the mail that this one is, from where it has come to; the first time from before all.
+    pub(super) fn search(&mut self, mail: &'a Received) -> Search<'a, '_> {
+        let behind = self.0.entry((&mail.place, mail.sha256, mail.size)).or_insert((-1, 0));
+        Search { mail, behind, is_over: mail.recognition == Recognition::None, found: None }
     }
 }
 
-/// What the timeline says of a mail that is recognised, and the mail; none when it is none of the page.
-pub(super) fn renumbered(
-    mail: &Received,
-    page: &[Same],
-    behind: &mut Behind,
-) -> Result<Option<(LedgerId, String)>> {
-    for (id, epoch, key, is_settled, number) in page {
-        *behind = (*epoch, *number);
-        if mail.is_known_as(small(*epoch)?, &text(key)?, *is_settled) {
-            let detail = format!("{key} of {epoch} is {} of {}", mail.key, mail.place.epoch);
-            return Ok(Some((LedgerId::from_uuid(*id), detail)));
-        }
+/// A search, page by page.
+pub(super) struct Search<'a, 'p> {
+    mail: &'a Received,
+    behind: &'p mut Behind,
+    is_over: bool,
+    /// The mail that it is, and what the timeline says of it.
+    pub(super) found: Option<(LedgerId, String)>,
+}
+
+impl Search<'_, '_> {
+    /// Behind which of the equal mails at most [`PAGE`] are to be looked at; none when there is nothing more to look for.
+    pub(super) fn next(&self) -> Option<Behind> {
+        (!self.is_over).then_some(*self.behind)
     }
-    Ok(None)
+
+    /// Looks at such a page.
+    pub(super) fn look(&mut self, page: &[Same]) -> Result<()> {
+        for (id, epoch, key, is_settled, number) in page {
+            *self.behind = (*epoch, *number);
+            let mail = self.mail;
+            if mail.is_known_as(small(*epoch)?, &text(key)?, *is_settled) {
+                let detail = format!("{key} of {epoch} is {} of {}", mail.key, mail.place.epoch);
+                self.found = Some((LedgerId::from_uuid(*id), detail));
+                break;
+            }
+        }
+        self.is_over = self.found.is_some() || page.len() < PAGE;
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use data_encoding::HEXLOWER;
 use postroom_core::id::{Actor, BodyId, ClaimId, LedgerId, MailboxId, QueueId, Revision, WorkerId};
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 use postroom_core::id::{ContractId, RecordId};
+use postroom_core::ledger::Place;
 use postroom_core::mailbox::{Mailbox, MailboxDraft};
 use postroom_core::message::Priority;
 use postroom_core::suppression::Suppression;
@@ -93,6 +94,12 @@ pub(super) fn contact((frontier, whole_at, baseline_at, elsewhere): Contacted) -
         _ => None,
     };
     Ok(transition::place::contact(row, elsewhere.map(time)))
+}
+
+/// The place itself, unless a later epoch of it was seen.
+pub(super) fn latest(place: &Place, (epoch,): (Option<i64>,)) -> Result<Place> {
+    let epoch = epoch.map_or(Ok(place.epoch), small)?;
+    Ok(Place { epoch, ..place.clone() })
 }
 
 /// The day of a tally: days since 1970-01-01, in UTC.

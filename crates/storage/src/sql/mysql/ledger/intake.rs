@@ -20,7 +20,7 @@ use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
 use crate::sql::mysql::store::MySqlStore;
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{big, contact, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::sql::rows::{big, contact, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::transition::place::PlaceRow;
 
 /// A folder has few epochs.
@@ -147,9 +147,7 @@ impl LedgerIntake for MySqlStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_bytes());
         let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (epoch,): (Option<i64>,) = read.finish(row).await?;
-        let epoch = epoch.map_or(Ok(place.epoch), small)?;
-        Ok(Place { epoch, ..place.clone() })
+        latest(place, read.finish(row).await?)
     }
 
     async fn contact(&self, place: &Place) -> Result<Contact> {

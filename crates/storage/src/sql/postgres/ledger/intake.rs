@@ -19,7 +19,7 @@ use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{big, contact, hex, new_ledger_id, small, text, to_json};
+use crate::sql::rows::{big, contact, hex, latest, new_ledger_id, text, to_json};
 use crate::transition::place::PlaceRow;
 
 /// A folder has few epochs.
@@ -129,9 +129,7 @@ impl LedgerIntake for PgStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_str());
         let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (epoch,): (Option<i64>,) = read.finish(row).await?;
-        let epoch = epoch.map_or(Ok(place.epoch), small)?;
-        Ok(Place { epoch, ..place.clone() })
+        latest(place, read.finish(row).await?)
     }
 
     async fn contact(&self, place: &Place) -> Result<Contact> {

@@ -14,7 +14,7 @@ use super::row;
 use crate::error::Result;
 use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{big, contact, hex, ledger_ids, new_ledger_id, small, sought, text, to_json};
+use crate::sql::rows::{big, contact, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::place::PlaceRow;
@@ -127,9 +127,7 @@ impl LedgerIntake for SqliteStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(LATEST).bind(place.mailbox.number()).bind(place.folder.as_str());
         let row = query.bind(big(place.validity())).fetch_one(&mut *read).await.map_err(failed(STAGE));
-        let (epoch,): (Option<i64>,) = read.finish(row).await?;
-        let epoch = epoch.map_or(Ok(place.epoch), small)?;
-        Ok(Place { epoch, ..place.clone() })
+        latest(place, read.finish(row).await?)
     }
 
     async fn contact(&self, place: &Place) -> Result<Contact> {

@@ -6,8 +6,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{LedgerEntry, Received, Recognition};
-use crate::sql::recognise::{PAGE, Passed, Same, renumbered};
+use crate::ledger::{LedgerEntry, Received};
+use crate::sql::recognise::{PAGE, Passed, Same};
 use crate::sql::rows::big;
 use crate::sql::sqlite::connection::failed;
 
@@ -39,11 +39,8 @@ pub(super) async fn recognise<'a>(
     mail: &'a Received,
     passed: &mut Passed<'a>,
 ) -> Result<Option<LedgerId>> {
-    if mail.recognition == Recognition::None {
-        return Ok(None);
-    }
-    let (place, behind) = (&mail.place, passed.behind(mail));
-    let (id, detail) = loop {
+    let (place, mut search) = (&mail.place, passed.search(mail));
+    while let Some(behind) = search.next() {
         let page: Vec<Same> = sqlx::query_as(SAME)
             .bind(place.mailbox.number())
             .bind(place.folder.as_str())
@@ -55,12 +52,9 @@ pub(super) async fn recognise<'a>(
             .fetch_all(&mut *tx)
             .await
             .map_err(failed(STAGE))?;
-        match renumbered(mail, &page, behind)? {
-            Some(found) => break found,
-            None if page.len() < PAGE => return Ok(None),
-            None => {}
-        }
-    };
+        search.look(&page)?;
+    }
+    let Some((id, detail)) = search.found else { return Ok(None) };
     let sql = "UPDATE postroom_ledger_mail SET epoch = ?2, remote_key = ?3, settled_at = NULL WHERE id = ?1";
     let update = sqlx::query(sql).bind(id.uuid()).bind(big(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
