@@ -103,17 +103,17 @@ fn refuse(mail: &mut Mail, inbox: &Inbox) -> Vec<String> {
 async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
     let now = worker.postroom.now();
     let work: &dyn LedgerWork = worker.postroom.store();
-    let mut answer = answer;
-    if answer == Answer::Committed {
-        let claim = Committing { id: claimed.item.id, claim: claimed.claim };
-        answer = match worker.insist(|| work.completed(&claim)).await {
+    let claim = Committing { id: claimed.item.id, claim: claimed.claim };
+    let answer = match answer {
+        Answer::Committed => match worker.insist(|| work.completed(&claim)).await {
             Ok(true) => {
                 return worker.postroom.observe(&Happened::Handled { id: claim.id, event: Event::Handle });
             }
             Ok(false) => again("the handler said committed, and nothing was under its claim"),
             Err(error) => return lost(worker, claimed, error).await,
-        };
-    }
+        },
+        answer => answer,
+    };
     let most = worker.postroom.ports.options.handler_calls;
     let (event, detail, due_at) = match answer {
         Answer::Done | Answer::Committed => (Event::Handle, String::new(), now),
@@ -141,7 +141,5 @@ async fn finish(worker: &Worker, claimed: &ClaimedMail, answer: Answer) {
 
 /// An answer that can't be recorded: the claim runs out, and the mail is handed over again.
 async fn lost(worker: &Worker, claimed: &ClaimedMail, error: postroom_storage::Error) {
-    if let Some(error) = worker.not_everybodys(error) {
-        worker.fails_beside(claimed.item.mailbox, format!("mail {}: {error}", claimed.item.id)).await;
-    }
+    worker.stumbles(claimed.item.mailbox, &format!("mail {}", claimed.item.id), error).await;
 }

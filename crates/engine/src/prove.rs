@@ -159,12 +159,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
     let route = match route.await {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(error) => {
-            if let Some(error) = worker.not_everybodys(error) {
-                worker.fails_beside(companion, format!("look for mail in doubt: {error}")).await;
-            }
-            return;
-        }
+        Err(error) => return worker.stumbles(companion, "look for mail in doubt", error).await,
     };
     let looked = async {
         let mut session = transport.open(&route).await?;

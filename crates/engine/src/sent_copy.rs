@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use postroom_core::id::MailboxId;
 
-use crate::error::{Error, said};
+use crate::error::said;
 use crate::worker::{CopyOrder, Worker};
+
+/// What failures say was being done.
+const DOING: &str = "sent copy";
 
 /// Makes the copies that one companion gets, over one session as long as it lasts.
 pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<CopyOrder>) {
@@ -18,20 +21,20 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         Ok(_) => {
             return tracing::warn!(target: "postroom", "no sent copy: companion {companion} is not in use");
         }
-        Err(error) => return fails(&worker, companion, error).await,
+        Err(error) => return worker.stumbles(companion, DOING, error).await,
     };
     let route = match postroom.route(&companion).await {
         Ok(Some(route)) => route,
         // The settings have changed: it is begun anew, by those of now.
         Ok(None) => return worker.order_again(companion.id, orders),
-        Err(error) => return fails(&worker, companion.id, error).await,
+        Err(error) => return worker.stumbles(companion.id, DOING, error).await,
     };
     let mut session = None;
     for order in orders {
         let content = match postroom.read_body(order.body, None).await {
             Ok(content) => content,
             Err(error) => {
-                fails(&worker, companion.id, error).await;
+                worker.stumbles(companion.id, DOING, error).await;
                 continue;
             }
         };
@@ -44,17 +47,10 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
         };
         if let Err(error) = appended.await {
             session = None;
-            worker.fails_beside(companion.id, format!("sent copy: {}", said(&error))).await;
+            worker.fails_beside(companion.id, format!("{DOING}: {}", said(&error))).await;
         }
     }
     if let Some(session) = session {
         session.close().await;
-    }
-}
-
-/// What keeps the copies from being made, if it is not everybody's.
-async fn fails(worker: &Worker, companion: MailboxId, error: Error) {
-    if let Some(error) = worker.not_everybodys(error) {
-        worker.fails_beside(companion, format!("sent copy: {error}")).await;
     }
 }

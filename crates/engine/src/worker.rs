@@ -357,6 +357,13 @@ impl Worker {
         self.tell(inbox, false, error);
     }
 
+    /// What was done for an inbox beside its reading could not be, for the sake of a row or a secret: its failure, unless it is everybody's.
+    pub(crate) async fn stumbles(&self, inbox: MailboxId, doing: &str, error: impl Into<Error>) {
+        if let Some(error) = self.not_everybodys(error) {
+            self.fails_beside(inbox, format!("{doing}: {error}")).await;
+        }
+    }
+
     /// Records that an inbox works but for this, which its health names.
     pub(crate) async fn works_but(&self, inbox: MailboxId, error: &str) {
         let book: &dyn HealthBook = self.postroom.store();
