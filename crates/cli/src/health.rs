@@ -1,13 +1,17 @@
 //! `postroom health`: which mailboxes fail, since when, and what each waits for.
 
+use std::collections::BTreeMap;
+
 use postroom::core::id::MailboxId;
 use postroom::core::ledger::State;
+use postroom::core::mailbox::Mailbox;
 use postroom::core::time::Timestamp;
-use postroom::storage::{BudgetOwner, BudgetView, Budgets, Health, LedgerDesk, LedgerQuery, Watch, Watches};
+use postroom::storage::{
+    BudgetOwner, BudgetView, Budgets, Health, LedgerDesk, LedgerQuery, MailboxQuery, Watch, Watches,
+};
 use serde_json::{Value, json};
 
 use crate::failure::Result;
-use crate::mailbox::name;
 use crate::output::fields;
 use crate::session::Session;
 
@@ -33,12 +37,16 @@ impl Which {
         let mut all = Vec::new();
         let watches: &dyn Watches = session.store();
         let watches = watches.watches(session.postroom.now(), None).await?;
+        let mailboxes = session.postroom.search(&MailboxQuery::default()).await?;
+        let mailboxes: BTreeMap<MailboxId, Mailbox> =
+            mailboxes.into_iter().map(|mailbox| (mailbox.id, mailbox)).collect();
         for health in session.store().all_health().await? {
             let budget = budget(session, health.mailbox).await?;
             let mut document = with_budget(&health, &budget);
             // One that was deleted meanwhile has its number only.
-            if let Some(mailbox) = session.store().mailbox(health.mailbox).await? {
-                name(&mut document, &mailbox);
+            if let Some(mailbox) = mailboxes.get(&health.mailbox) {
+                document["description"] = json!(mailbox.settings.description());
+                document["server"] = json!(mailbox.settings.endpoint().host.to_string());
             }
             if let Some(watch) = watches.iter().find(|watch| watch.mailbox == health.mailbox) {
                 add_reading(session, &mut document, watch);

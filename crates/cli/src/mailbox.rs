@@ -16,7 +16,6 @@ use crate::failure::{Failure, Result};
 use crate::output::{fields, note};
 use crate::session::Session;
 use form::{Changes, Form};
-pub(crate) use view::name;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {

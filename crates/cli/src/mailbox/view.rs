@@ -31,13 +31,6 @@ pub(super) fn document(mailbox: &Mailbox) -> Value {
     })
 }
 
-/// By what a person knows it, beside its number.
-pub(crate) fn name(document: &mut Value, mailbox: &Mailbox) {
-    let form = MailboxDraft::from(&mailbox.settings);
-    document["description"] = json!(form.description);
-    document["server"] = json!(form.server);
-}
-
 /// The document for people: of the authorities only how many there are.
 pub(super) fn text(document: &Value) -> String {
     let mut document = document.clone();
