@@ -8,9 +8,9 @@ use std::time::Duration;
 use postroom::core::address::Address;
 use postroom::core::contract::Contract;
 use postroom::core::id::{Actor, ContractId};
-use postroom::core::mailbox::{Mailbox, MailboxDraft, OutboxDraft, SettingsDraft, Status};
+use postroom::core::mailbox::{InboxDraft, Mailbox, MailboxDraft, OutboxDraft, SettingsDraft, Status};
 use postroom::core::message::Submission;
-use postroom::core::secret::SecretChange;
+use postroom::core::secret::{SecretChange, SecretString};
 use postroom::core::time::Timestamp;
 use postroom::engine::{Observer, Submitted, Work};
 use postroom::storage::keyring::aead::AeadKeyring;
@@ -19,6 +19,7 @@ use postroom::storage::{ManualClock, QueueDesk, QueueQuery, QueueRecord, Store};
 use postroom::transport::OutgoingTransport;
 use postroom::transport::smtp::{SmtpTransport, Timeouts};
 use postroom::{Options, Postroom};
+use postroom_testkit::MailServer;
 
 /// Long enough for a loaded machine; no test waits for it but to fail.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,16 +50,20 @@ pub(crate) fn smtp(most: Duration) -> SmtpTransport {
     SmtpTransport::new().with_timeouts(Timeouts::default().at_most(most))
 }
 
-/// A postroom with the keys of every other one here.
+/// The keys of every postroom here.
+pub(crate) fn keys() -> Arc<AeadKeyring> {
+    Arc::new(AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap())
+}
+
+/// A postroom that sends.
 pub(crate) fn opened(
     store: Arc<dyn Store>,
     outgoing: Arc<dyn OutgoingTransport>,
     observer: Arc<dyn Observer>,
     options: Options,
 ) -> Postroom {
-    let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     Postroom::builder(store)
-        .with_keyring(Arc::new(keys))
+        .with_keyring(keys())
         .with_outgoing(outgoing)
         .with_observer(observer)
         .with_options(options)
@@ -92,6 +97,24 @@ pub(crate) async fn linked(postroom: &Postroom, id: &str, port: u16, connections
     let linked = Contract::new(contract(id)).with_outbox(outbox.id, None);
     postroom.save_contract(&actor(), &linked).await.unwrap();
     outbox
+}
+
+/// Registers this user's inbox at the server, whose mail counts from the first on. What becomes of it at the server, `after` says.
+pub(crate) async fn inbox(postroom: &Postroom, server: &MailServer, user: &str, after: &str) -> Mailbox {
+    let form = InboxDraft {
+        provider: "imaps".to_owned(),
+        user: user.to_owned(),
+        baseline: Some("all".to_owned()),
+        after: Some(after.to_owned()),
+        ..InboxDraft::default()
+    };
+    let draft = MailboxDraft {
+        port: Some(server.imaps_port().into()),
+        authority: Some(server.ca_pem().to_owned()),
+        ..MailboxDraft::new("Desk", "localhost", SettingsDraft::Inbox(form))
+    };
+    let password = SecretChange::Set(SecretString::from("secret"));
+    postroom.register(&actor(), &draft, password, Status::Active).await.unwrap()
 }
 
 pub(crate) fn mail(id: &str, to: &[&str]) -> Submission {

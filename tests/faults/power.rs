@@ -17,7 +17,6 @@ use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
 use postroom::core::secret::{SecretChange, SecretString};
 use postroom::core::{ledger, queue};
 use postroom::engine::{Event, Observer};
-use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::sql::sqlite::{SqliteOptions, SqliteStore};
 use postroom::storage::sqlx::{self, Connection, SqliteConnection};
 use postroom::storage::{
@@ -30,7 +29,7 @@ use postroom::transport::{
 use postroom::{Answer, Delivery, MessageHandler, Postroom};
 
 use crate::disk::{Change, Dice, Disk, Files, Lie, Record, records};
-use crate::house::{actor, contract, linked, morning, options, sqlite, submit, work};
+use crate::house::{actor, contract, keys, linked, morning, options, sqlite, submit, work};
 use crate::preload::library;
 
 const DISK: &str = "POSTROOM_DISK";
@@ -118,9 +117,8 @@ async fn child() {
     let mut inbox = None;
     for life in 0..LIVES {
         let (store, _) = sqlite(Path::new(&disk), Duration::ZERO).await;
-        let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
         let postroom = Postroom::builder(store.clone())
-            .with_keyring(Arc::new(keys))
+            .with_keyring(keys())
             .with_outgoing(reporter.clone())
             .with_incoming(Arc::new(incoming.clone()))
             .with_handler(reporter.clone())

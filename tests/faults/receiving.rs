@@ -15,16 +15,13 @@ use async_trait::async_trait;
 use postroom::core::contract::Contract;
 use postroom::core::id::{MailboxId, WorkerId};
 use postroom::core::ledger::State;
-use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
-use postroom::core::secret::{SecretChange, SecretString};
-use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::{HealthBook, LedgerDesk, LedgerQuery, Portion, Watches};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::{Answer, Builder, Delivery, Event, MessageHandler, Observer, Postroom};
 use postroom_testkit::MailServer;
 use tokio::task::JoinSet;
 
-use crate::house::{actor, contract, morning, options, sqlite, work};
+use crate::house::{actor, contract, inbox, keys, morning, options, sqlite, work};
 use crate::wired::{Twin, Wire, Wired};
 
 const FOLDER: &str = "POSTROOM_RECEIVING_FOLDER";
@@ -74,9 +71,8 @@ fn over(folder: &Path, store: Wired, last: &str) -> Postroom {
 }
 
 fn builder(folder: &Path, store: Wired, last: &str) -> Builder {
-    let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     Postroom::builder(Arc::new(store))
-        .with_keyring(Arc::new(keys))
+        .with_keyring(keys())
         .with_incoming(Arc::new(ByProtocol::new()))
         .with_handler(Arc::new(Book { file: folder.join("calls"), last: last.to_owned() }))
         .with_options(options())
@@ -97,20 +93,7 @@ async fn filled(postroom: &Postroom, server: &MailServer) -> MailboxId {
 
 /// As [`filled`], for this user's inbox, which is this contract's.
 async fn filled_of(user: &str, owner: &str, postroom: &Postroom, server: &MailServer) -> MailboxId {
-    let form = InboxDraft {
-        provider: "imaps".to_owned(),
-        user: user.to_owned(),
-        baseline: Some("all".to_owned()),
-        after: Some("delete".to_owned()),
-        ..InboxDraft::default()
-    };
-    let draft = MailboxDraft {
-        port: Some(server.imaps_port().into()),
-        authority: Some(server.ca_pem().to_owned()),
-        ..MailboxDraft::new("Desk", "localhost", SettingsDraft::Inbox(form))
-    };
-    let password = SecretChange::Set(SecretString::from("secret"));
-    let inbox = postroom.register(&actor(), &draft, password, Status::Active).await.unwrap();
+    let inbox = inbox(postroom, server, user, "delete").await;
     let linked = Contract::new(contract(owner)).with_inbox(inbox.id);
     postroom.save_contract(&actor(), &linked).await.unwrap();
     for subject in SUBJECTS {

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postroom::core::contract::Contract;
-use postroom::core::mailbox::{InboxDraft, Mailbox, MailboxDraft, SettingsDraft, Status};
 use postroom::core::queue::State;
-use postroom::core::secret::{SecretChange, SecretString};
-use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::sqlx::{Connection, SqliteConnection, query};
 use postroom::storage::{QueueDesk, SqliteStore};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::{Answer, Delivery, MessageHandler, Postroom};
 use postroom_testkit::MailServer;
 
-use crate::house::{PATIENCE, actor, contract, linked, morning, options, show, smtp, sqlite, submit, work};
+use crate::house::{
+    PATIENCE, actor, contract, inbox, keys, linked, morning, options, show, smtp, sqlite, submit, work,
+};
 
 const BOX: &str = "desk@acme.example";
 
@@ -42,32 +41,14 @@ impl MessageHandler for Desk {
 /// A postroom over the file of a folder, as each process opens it.
 async fn opened(folder: &Path, desk: &Arc<Desk>, after: Duration) -> (Postroom, Arc<SqliteStore>) {
     let (store, _) = sqlite(folder, after).await;
-    let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     let postroom = Postroom::builder(store.clone())
-        .with_keyring(Arc::new(keys))
+        .with_keyring(keys())
         .with_incoming(Arc::new(ByProtocol::new()))
         .with_outgoing(Arc::new(smtp(PATIENCE)))
         .with_handler(desk.clone())
         .with_options(options())
         .build();
     (postroom, store)
-}
-
-async fn inbox(postroom: &Postroom, server: &MailServer, address: &str, after: &str) -> Mailbox {
-    let form = InboxDraft {
-        provider: "imaps".to_owned(),
-        user: address.to_owned(),
-        baseline: Some("all".to_owned()),
-        after: Some(after.to_owned()),
-        ..InboxDraft::default()
-    };
-    let draft = MailboxDraft {
-        port: Some(server.imaps_port().into()),
-        authority: Some(server.ca_pem().to_owned()),
-        ..MailboxDraft::new("Desk", "localhost", SettingsDraft::Inbox(form))
-    };
-    let password = SecretChange::Set(SecretString::from("secret"));
-    postroom.register(&actor(), &draft, password, Status::Active).await.unwrap()
 }
 
 fn arrives(server: &MailServer, address: &str, subject: &str) {

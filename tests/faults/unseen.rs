@@ -9,9 +9,6 @@ use bytes::Bytes;
 use postroom::Postroom;
 use postroom::core::contract::Contract;
 use postroom::core::ledger::{RemoteKey, State};
-use postroom::core::mailbox::{InboxDraft, MailboxDraft, SettingsDraft, Status};
-use postroom::core::secret::{SecretChange, SecretString};
-use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::{LedgerDesk, LedgerQuery};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::transport::{
@@ -21,7 +18,7 @@ use postroom::transport::{
 use postroom::{Answer, Delivery, MessageHandler};
 use postroom_testkit::MailServer;
 
-use crate::house::{actor, contract, options, sqlite, work};
+use crate::house::{actor, contract, inbox, keys, options, sqlite, work};
 
 const BOX: &str = "desk@acme.example";
 
@@ -125,26 +122,13 @@ async fn handled(cursor: Cursor) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let server = Arc::new(MailServer::builder().account(BOX, "secret").start().await.unwrap());
     let (store, _) = sqlite(folder.path(), Duration::ZERO).await;
-    let keys = AeadKeyring::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     let postroom = Postroom::builder(store)
-        .with_keyring(Arc::new(keys))
+        .with_keyring(keys())
         .with_incoming(Arc::new(Mailman { inner: ByProtocol::new(), server: Arc::clone(&server), cursor }))
         .with_handler(Arc::new(Desk))
         .with_options(options())
         .build();
-    let form = InboxDraft {
-        provider: "imaps".to_owned(),
-        user: BOX.to_owned(),
-        baseline: Some("all".to_owned()),
-        ..InboxDraft::default()
-    };
-    let draft = MailboxDraft {
-        port: Some(server.imaps_port().into()),
-        authority: Some(server.ca_pem().to_owned()),
-        ..MailboxDraft::new("Desk", "localhost", SettingsDraft::Inbox(form))
-    };
-    let password = SecretChange::Set(SecretString::from("secret"));
-    let inbox = postroom.register(&actor(), &draft, password, Status::Active).await.unwrap();
+    let inbox = inbox(&postroom, &server, BOX, "leave").await;
     let linked = Contract::new(contract("ACME")).with_inbox(inbox.id);
     postroom.save_contract(&actor(), &linked).await.unwrap();
     for round in ["first", "second"] {
