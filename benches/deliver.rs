@@ -151,7 +151,10 @@ fn main() {
         runtime.block_on(async { deliver(&arguments, prepared(&arguments, address).await).await })
     } else {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(std::env::args_os().skip(1)).arg("--prepare").arg(format!("--store={}", arguments.store));
+        command
+            .args(std::env::args_os().skip(1))
+            .arg("--prepare")
+            .arg(format!("--store={}", arguments.store));
         assert!(command.status().expect("this program, once more").success(), "the store is not prepared");
         runtime.block_on(async { deliver(&arguments, opened(&arguments).await).await })
     };
@@ -214,12 +217,7 @@ async fn deliver(arguments: &Arguments, (postroom, counter): (Postroom, Arc<Coun
 }
 
 /// Registers the contracts, each with an outbox of its own to the server.
-async fn register(
-    postroom: &Postroom,
-    arguments: &Arguments,
-    address: SocketAddr,
-    contracts: &[ContractId],
-) {
+async fn register(postroom: &Postroom, arguments: &Arguments, address: SocketAddr, contracts: &[ContractId]) {
     let actor = Actor::parse("bench").expect("an actor");
     for (number, contract) in contracts.iter().enumerate() {
         let form = SettingsDraft::Outbox(OutboxDraft {
