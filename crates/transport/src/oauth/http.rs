@@ -1,4 +1,4 @@
-//! HTTP as far as a token endpoint needs it: the port, and by the feature `oauth` an adapter on reqwest.
+//! HTTP as far as a token endpoint needs it.
 
 use std::time::Duration;
 
@@ -7,11 +7,6 @@ use postroom_core::secret::SecretString;
 use zeroize::Zeroizing;
 
 use crate::error::Result;
-
-#[cfg(feature = "oauth")]
-mod client;
-#[cfg(feature = "oauth")]
-pub use client::ReqwestClient;
 
 /// How long one request may take, from the look-up of the host to the last byte of the answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use zeroize::Zeroizing;
 
-use super::{ANSWER_LIMIT, Answer, DEADLINE, HttpClient};
+use super::http::{ANSWER_LIMIT, Answer, DEADLINE, HttpClient};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::wire::tls::Trust;
 
