@@ -283,7 +283,6 @@ through! { QueueDesk:
 
 through! { LedgerIntake:
     fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
-    fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
     ;
     async fn advance(&self, place: &Place, reached: Reached) -> Result<()> {
         self.inner.advance(place, reached).await?;
@@ -333,6 +332,11 @@ through! { LedgerIntake:
             }
             contact => Ok(contact),
         }
+    }
+
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
+        let told = if self.is(Fault::ForgetsWhatItTold) { Told::Keep } else { told };
+        self.inner.settled(now, ids, told).await
     }
 
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
@@ -469,6 +473,9 @@ fn each_faulty_store_is_caught_by_the_case_that_is_named_after_its_clause() {
         ),
         (Fault::IgnoresTheBox, "ledger::a_mail_that_its_box_shows_gives_its_row_to_no_other"),
         (Fault::RecognisesBeginnings, "ledger::what_was_not_fetched_whole_is_recognised_as_none"),
+        (Fault::AsksNoBox, "ledger::within_an_epoch_the_box_says_which_of_two_equal_mails_a_mail_is"),
+        (Fault::ForgetsWhatItTold, "ledger::what_comes_again_within_an_epoch_is_another_mail"),
+        (Fault::ForgetsArrivals, "ledger::what_comes_again_within_an_epoch_is_another_mail"),
         (Fault::LooksAtFew, "ledger::however_many_mails_are_equal_each_is_recognised"),
         (Fault::IgnoresEpoch, "ledger::unknown_keys_are_those_that_the_ledger_does_not_have"),
         (Fault::BelievesCommits, "ledger::a_mail_is_completed_under_the_claim_that_handled_it"),

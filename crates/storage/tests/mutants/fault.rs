@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postroom_core::time::Timestamp;
 use postroom_storage::{Received, Recognition};
 
 /// What is wrong with a store.
@@ -39,6 +40,12 @@ pub(crate) enum Fault {
     RecognisesNothing,
     /// Without epochs bytes alone tell a mail, whatever its box shows.
     IgnoresTheBox,
+    /// Within an epoch equal bytes are two mails, whatever the box shows.
+    AsksNoBox,
+    /// Whatever its server was told, a mail counts as kept.
+    ForgetsWhatItTold,
+    /// Within an epoch bytes alone tell a mail.
+    ForgetsArrivals,
     /// The first bytes of a mail count as all of them.
     RecognisesBeginnings,
     /// The search among equal mails ends behind so many.
@@ -87,6 +94,8 @@ impl Fault {
         match (self, &mut mail.recognition) {
             (Self::RecognisesNothing, _) => mail.sha256[..16].copy_from_slice(mail.id.uuid().as_bytes()),
             (Self::IgnoresTheBox, Recognition::NotShown(shown)) => *shown = Arc::default(),
+            (Self::AsksNoBox, _) => mail.recognition = Recognition::Gone(Arc::default()),
+            (Self::ForgetsArrivals, _) => mail.arrived = mail.arrived.map(|_| Timestamp::EPOCH),
             (Self::RecognisesBeginnings, torn @ Recognition::None) => *torn = Recognition::OtherEpoch,
             (Self::LooksAtFew, Recognition::NotShown(shown)) if shown.len() > 500 => {
                 mail.recognition = Recognition::None;
