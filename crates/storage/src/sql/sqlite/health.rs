@@ -164,7 +164,8 @@ impl Vault for SqliteStore {
         let mut tx = self.connections.write(STAGE).await?;
         let query = match &to {
             Some(to) => {
-                let sql = "UPDATE postroom_secret SET sealed = ? WHERE owner = ? AND field = ? AND sealed = ?";
+                let sql =
+                    "UPDATE postroom_secret SET sealed = ? WHERE owner = ? AND field = ? AND sealed = ?";
                 sqlx::query(sql).bind(to.as_bytes())
             }
             None => sqlx::query("DELETE FROM postroom_secret WHERE owner = ? AND field = ? AND sealed = ?"),
