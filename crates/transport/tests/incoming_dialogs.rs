@@ -23,6 +23,8 @@ mod replay;
 mod scripted;
 #[path = "incoming/truncation.rs"]
 mod truncation;
+#[path = "incoming/whole.rs"]
+mod whole;
 
 #[test]
 fn every_dialogue_is_played() {
@@ -31,6 +33,7 @@ fn every_dialogue_is_played() {
         include_str!("incoming/imap.rs"),
         include_str!("incoming/many.rs"),
         include_str!("incoming/pop3.rs"),
+        include_str!("incoming/whole.rs"),
     );
     for protocol in ["imap", "pop3"] {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogs").join(protocol);
