@@ -7,6 +7,8 @@
 mod idle;
 #[path = "incoming/imap.rs"]
 mod imap;
+#[path = "incoming/large.rs"]
+mod large;
 #[path = "incoming/many.rs"]
 mod many;
 #[path = "incoming/million.rs"]
