@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it has measured")]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,14 +29,23 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// The key of the store, which no secret is kept in: two processes seal and open by it.
+const KEY: &str = "1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
 #[derive(Debug, Parser)]
+#[command(args_override_self = true)]
 struct Arguments {
     /// A server that takes every mail, without TLS and sign-in.
     #[arg(long)]
     address: Option<SocketAddr>,
-    /// Where the rows are: `sqlite` (a file in the folder for temporary files), `memory`, or `postgres://..` or `mysql://..`, an empty database.
+    /// Where the rows are: `sqlite` (a file in the folder for temporary files), `sqlite:FILE`, `memory`, or `postgres://..` or `mysql://..`,
+    /// an empty database.
     #[arg(long, default_value = "sqlite")]
     store: String,
+    /// The outboxes are registered and the backlog submitted, nothing more. A process of its own does so: what it leaves of the heap in
+    /// pieces is no part of what is measured.
+    #[arg(long, hide = true)]
+    prepare: bool,
     /// How many mails are submitted and sent.
     #[arg(long, default_value_t = 5000)]
     mails: usize,
@@ -112,14 +122,18 @@ impl Counter {
 fn main() {
     let mut arguments = Arguments::parse();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    if arguments.store == "sqlite" {
+        arguments.store = format!("sqlite:{}", folder.path().join("deliver.db").display());
+    }
     if arguments.test {
         let server = runtime.block_on(MailServer::start()).expect("a server in this process");
         (arguments.mails, arguments.outboxes) = (60, 3);
         (arguments.idle_outboxes, arguments.backlog, arguments.poison) = (2, 5, 10);
-        for store in ["sqlite", "memory"] {
-            store.clone_into(&mut arguments.store);
-            let before = server.accepted().len();
-            runtime.block_on(deliver(&arguments, server.address(Protocol::Smtp)));
+        for store in [arguments.store.clone(), "memory".to_owned()] {
+            arguments.store = store;
+            let (before, address) = (server.accepted().len(), server.address(Protocol::Smtp));
+            runtime.block_on(async { deliver(&arguments, prepared(&arguments, address).await).await });
             let good = arguments.mails - arguments.poison;
             assert_eq!(server.accepted().len() - before, good, "mails that the server has taken");
         }
@@ -129,29 +143,52 @@ fn main() {
         println!("deliver: there is no server; `cargo xtask bench deliver` starts one");
         return;
     };
-    let took = runtime.block_on(deliver(&arguments, address));
+    if arguments.prepare {
+        runtime.block_on(prepared(&arguments, address));
+        return;
+    }
+    let took = if arguments.store == "memory" {
+        runtime.block_on(async { deliver(&arguments, prepared(&arguments, address).await).await })
+    } else {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
+            .args(std::env::args_os().skip(1))
+            .arg("--prepare")
+            .arg(format!("--store={}", arguments.store));
+        assert!(command.status().expect("this program, once more").success(), "the store is not prepared");
+        runtime.block_on(async { deliver(&arguments, opened(&arguments).await).await })
+    };
     println!("{}", took.as_secs_f64());
 }
 
-/// Submits all mails while a worker sends, and gives the time from the first submission to the last settlement.
-async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store: Arc<dyn Store> = match arguments.store.as_str() {
-        "memory" => Arc::new(MemoryStore::new()),
-        "sqlite" => {
-            let file = folder.path().join("deliver.db").display().to_string();
-            Arc::new(SqliteStore::open(&file).await.expect("a store"))
-        }
-        url if url.starts_with("mysql:") => Arc::new(MySqlStore::open(url).await.expect("a store")),
-        url => Arc::new(PgStore::open(url).await.expect("a store")),
+/// The library over the store, and what counts its mails.
+async fn opened(arguments: &Arguments) -> (Postroom, Arc<Counter>) {
+    let store: Arc<dyn Store> = match arguments.store.split_once(':') {
+        None => Arc::new(MemoryStore::new()),
+        Some(("sqlite", file)) => Arc::new(SqliteStore::open(file).await.expect("a store")),
+        Some(("mysql", _)) => Arc::new(MySqlStore::open(&arguments.store).await.expect("a store")),
+        Some(_) => Arc::new(PgStore::open(&arguments.store).await.expect("a store")),
     };
     let counter = Arc::new(Counter::default());
     let postroom = Postroom::builder(store)
-        .with_keyring(Arc::new(AeadKeyring::new(Key::generate("1").expect("a key"))))
+        .with_keyring(Arc::new(AeadKeyring::new(Key::parse(KEY).expect("a key"))))
         .with_outgoing(Arc::new(SmtpTransport::new()))
         .with_observer(Arc::clone(&counter) as Arc<dyn Observer>)
         .build();
-    let contracts = registered(&postroom, arguments, address).await;
+    (postroom, counter)
+}
+
+/// The contracts; the busy ones first.
+fn contracts(arguments: &Arguments) -> Vec<ContractId> {
+    let contract = |number| ContractId::parse(&format!("C{number}")).expect("an id");
+    (0..arguments.outboxes + arguments.idle_outboxes).map(contract).collect()
+}
+
+/// Registers the outboxes and submits what waits.
+async fn prepared(arguments: &Arguments, address: SocketAddr) -> (Postroom, Arc<Counter>) {
+    let (postroom, counter) = opened(arguments).await;
+    let contracts = contracts(arguments);
+    register(&postroom, arguments, address, &contracts).await;
     // The key that signs Message-IDs is made by the first submission, and the backlog has to be there before the clock starts.
     let later = postroom.now() + Duration::from_secs(7 * 24 * 60 * 60);
     let (busy, idle) = contracts.split_at(arguments.outboxes);
@@ -160,7 +197,12 @@ async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
     let waits = Load { size: 200, not_before: Some(later), submitters: 64, poison: 0 };
     waits.submit(&postroom, &idle, idle.len()).await;
     waits.submit(&postroom, &busy, arguments.backlog * busy.len()).await;
+    (postroom, counter)
+}
 
+/// Submits all mails while a worker sends, and gives the time from the first submission to the last settlement.
+async fn deliver(arguments: &Arguments, (postroom, counter): (Postroom, Arc<Counter>)) -> Duration {
+    let busy: Arc<[ContractId]> = contracts(arguments)[..arguments.outboxes].into();
     let poison = (0..arguments.mails).filter(|number| number % 100 < arguments.poison).count();
     counter.poison.store(poison, Ordering::SeqCst);
     let begun = Instant::now();
@@ -174,11 +216,10 @@ async fn deliver(arguments: &Arguments, address: SocketAddr) -> Duration {
     begun.elapsed()
 }
 
-/// The contracts, each with an outbox of its own to the server; the busy ones first.
-async fn registered(postroom: &Postroom, arguments: &Arguments, address: SocketAddr) -> Vec<ContractId> {
+/// Registers the contracts, each with an outbox of its own to the server.
+async fn register(postroom: &Postroom, arguments: &Arguments, address: SocketAddr, contracts: &[ContractId]) {
     let actor = Actor::parse("bench").expect("an actor");
-    let mut contracts = Vec::new();
-    for number in 0..arguments.outboxes + arguments.idle_outboxes {
+    for (number, contract) in contracts.iter().enumerate() {
         let form = SettingsDraft::Outbox(OutboxDraft {
             tls: "none".to_owned(),
             auth: "none".to_owned(),
@@ -192,12 +233,9 @@ async fn registered(postroom: &Postroom, arguments: &Arguments, address: SocketA
         };
         let outbox = postroom.register(&actor, &form, SecretChange::Keep, Status::Active).await;
         let id: MailboxId = outbox.expect("an outbox").id;
-        let contract = Contract::new(ContractId::parse(&format!("C{number}")).expect("an id"));
-        let contract = contract.with_outbox(id, None);
+        let contract = Contract::new(contract.clone()).with_outbox(id, None);
         postroom.save_contract(&actor, &contract).await.expect("a contract");
-        contracts.push(contract.id);
     }
-    contracts
 }
 
 /// What is submitted, and by how many at the same time.

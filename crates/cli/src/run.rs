@@ -198,7 +198,10 @@ impl Observer for Teller {
                 add(&self.dead);
                 bad = true;
             }
-            Event::Failed { .. } | Event::Withheld { .. } | Event::StoreFailed { .. } => {
+            Event::Failed { .. }
+            | Event::Withheld { .. }
+            | Event::Unanswered { .. }
+            | Event::StoreFailed { .. } => {
                 add(&self.failures);
                 bad = true;
             }

@@ -13,6 +13,13 @@ pub enum Credentials {
         /// The password.
         password: SecretString,
     },
+    /// SASL OAUTHBEARER (RFC 7628) or XOAUTH2.
+    Bearer {
+        /// The login.
+        user: String,
+        /// The access token (RFC 6750).
+        token: SecretString,
+    },
 }
 
 impl Credentials {
@@ -22,11 +29,25 @@ impl Credentials {
         Self::Password { user: user.into(), password }
     }
 
+    /// A user and access token.
+    #[must_use]
+    pub fn bearer(user: impl Into<String>, token: SecretString) -> Self {
+        Self::Bearer { user: user.into(), token }
+    }
+
+    /// What must be shown to nobody: the password or the token.
+    #[must_use]
+    pub fn secret(&self) -> &SecretString {
+        match self {
+            Self::Password { password: secret, .. } | Self::Bearer { token: secret, .. } => secret,
+        }
+    }
+
     /// The login name.
     #[must_use]
     pub fn user(&self) -> &str {
         match self {
-            Self::Password { user, .. } => user,
+            Self::Password { user, .. } | Self::Bearer { user, .. } => user,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What an observer is told: the live hint of what a worker of this process just did, after it was committed.
 
 use std::fmt;
+use std::time::Duration;
 
 use postroom_core::id::{ContractId, LedgerId, MailboxId, QueueId};
 use postroom_core::ledger;
@@ -44,6 +45,16 @@ pub enum Event {
         /// What follows.
         event: ledger::Event,
     },
+    /// The handler was given a mail and has not answered for so long. Its claim is renewed, and nothing else of the mailbox is handed over
+    /// meanwhile. Told after ten minutes, and after each ten more.
+    Unanswered {
+        /// The mail.
+        id: LedgerId,
+        /// The inbox.
+        mailbox: MailboxId,
+        /// Since when it was not answered.
+        since: Duration,
+    },
     /// A mailbox failed.
     Failed {
         /// The mailbox.
@@ -83,6 +94,10 @@ impl fmt::Display for Event {
                 contract.as_ref().map_or(Ok(()), |contract| write!(f, " for contract {contract}"))
             }
             Self::Handled { id, event } => write!(f, "mail {id}: {event}"),
+            Self::Unanswered { id, mailbox, since } => {
+                let minutes = since.as_secs() / 60;
+                write!(f, "mail {id} of inbox {mailbox}: the handler has not answered for {minutes} min")
+            }
             Self::Failed { mailbox, suspended, error } => {
                 write!(f, "mailbox {mailbox} {}: {error}", if *suspended { "suspended" } else { "failed" })
             }

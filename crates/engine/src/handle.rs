@@ -2,6 +2,7 @@
 //! or dies while the next one goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postroom_core::ledger::Event;
 use postroom_core::mail::{Attached, Mail};
@@ -10,6 +11,7 @@ use postroom_core::mime::parse;
 use postroom_core::schedule::Schedule;
 use postroom_storage::{ClaimedMail, Committing, HandlerResult, LedgerWork, Mailboxes};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event as Happened;
@@ -19,6 +21,9 @@ use crate::worker::Worker;
 
 /// What a handler's words in a timeline have at most, in characters.
 const WORDS: usize = 400;
+
+/// How long a call lasts before it is told that it does, and before it is told again.
+const LONG_CALL: Duration = Duration::from_secs(10 * 60);
 
 /// Hands one mail over and records the answer.
 pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
@@ -43,12 +48,26 @@ pub(crate) async fn handle(worker: Arc<Worker>, claimed: ClaimedMail) {
     // A task of its own, so that a panic of the handler is an answer like any other. It ends with this future.
     let mut call = tokio::task::JoinSet::new();
     call.spawn(async move { handler.handle(delivery).await });
-    let answer = match call.join_next().await {
+    let begun = Instant::now();
+    let ended = loop {
+        match tokio::time::timeout(LONG_CALL, call.join_next()).await {
+            Ok(ended) => break ended,
+            Err(_) => unanswered(&worker, &claimed, begun.elapsed()),
+        }
+    };
+    let answer = match ended {
         Some(Ok(answer)) => answer,
         Some(Err(error)) => again(panicked(error)),
         None => again("the handler gave no answer"),
     };
     finish(&worker, &claimed, answer).await;
+}
+
+/// Tells of a handler that has not answered for so long: it may hang, and nobody else would say so.
+fn unanswered(worker: &Worker, claimed: &ClaimedMail, since: Duration) {
+    let told = Happened::Unanswered { id: claimed.item.id, mailbox: claimed.item.mailbox, since };
+    tracing::warn!(target: "postroom", "{told}");
+    worker.postroom.observe(&told);
 }
 
 /// Another call, by the schedule.

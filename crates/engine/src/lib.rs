@@ -60,6 +60,7 @@ mod ask;
 mod bounce;
 mod charge;
 mod collect;
+mod copies;
 mod dispatch;
 mod empty_lists;
 mod error;

@@ -16,10 +16,11 @@ use postroom_transport::{Access, Folder, IncomingSession};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::error::said;
 use crate::event::Event as Happened;
 use crate::worker::Worker;
 
+/// What failures say was being done.
+const DOING: &str = "look for mail in doubt";
 /// How long a mail is not looked for again after it was not found, and after each further time; then the last of them.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(10),
@@ -159,7 +160,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
     let route = match route.await {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(error) => return worker.stumbles(companion, "look for mail in doubt", error).await,
+        Err(error) => return worker.stumbles(companion, DOING, error).await,
     };
     let looked = async {
         let mut session = transport.open(&route).await?;
@@ -183,7 +184,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         Ok::<(), postroom_transport::Error>(())
     };
     if let Err(error) = looked.await {
-        worker.fails_beside(companion, format!("look for mail in doubt: {}", said(&error))).await;
+        worker.fails_doing(DOING, companion, &error).await;
     }
 }
 

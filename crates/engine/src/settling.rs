@@ -11,9 +11,10 @@ use postroom_storage::{Attempt, Claimed, QueueDesk, QueueWork, RecipientResult, 
 use postroom_transport::Error as TransportError;
 use tokio::sync::Notify;
 
+use crate::copies::CopyOrder;
 use crate::error::said;
 use crate::event::Event as Happened;
-use crate::worker::{CopyOrder, Worker};
+use crate::worker::Worker;
 
 /// What became of a claimed mail.
 pub(crate) struct Verdict {

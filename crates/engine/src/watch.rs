@@ -8,7 +8,7 @@ use postroom_core::failure::Failure;
 use postroom_core::governor::rest;
 use postroom_core::id::{LedgerId, Revision};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
-use postroom_storage::{Health, HealthBook, LedgerIntake, Mailboxes, Way};
+use postroom_storage::{HealthBook, LedgerIntake, Mailboxes, Way};
 use postroom_transport::{
     CloseReport, Error as TransportError, ErrorKind as TransportKind, Hint, IncomingSession, Stage,
 };
@@ -30,11 +30,6 @@ const LIST: Duration = Duration::from_secs(60 * 60);
 
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// After refused sign-ins, one after the other. Providers lock an account after some within a quarter of an hour or so, and some
-/// refuse everybody while they have an outage; after these a person is asked.
-const PARKED: [Duration; 3] =
-    [Duration::from_secs(15 * 60), Duration::from_secs(60 * 60), Duration::from_secs(4 * 60 * 60)];
 
 /// For how long an inbox is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,12 +145,7 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
     let id = charge.lease.mailbox;
     match broken {
         Broken::Server(error) if error.kind() == TransportKind::SignInRefused => {
-            let book: &dyn HealthBook = worker.postroom.store();
-            // Which one it is, the last rest says: no other failure has it rest for so long unless its server asks for that.
-            let rested = book.health(id).await.map_or(Duration::ZERO, |health| last_rest(&health));
-            let parked = PARKED.into_iter().find(|parked| *parked > rested);
-            let failure = parked.map_or(Failure::Suspend, |parked| Failure::RetryAfter(Some(parked)));
-            worker.fails(id, failure, said(&error)).await;
+            worker.is_refused(id, said(&error)).await;
         }
         Broken::Server(error) => worker.fails(id, error.failure(), said(&error)).await,
         Broken::Inside(error) => {
@@ -166,14 +156,6 @@ async fn fails(worker: &Worker, charge: &Charge, broken: Broken) {
             worker.fails(id, failure, error.to_string()).await;
         }
         Broken::Lost | Broken::Outdated => {}
-    }
-}
-
-/// For how long an inbox was to be left alone after its last failure.
-fn last_rest(health: &Health) -> Duration {
-    match (health.failed_at, health.next_attempt) {
-        (Some(failed), Some(next)) => next.since(failed),
-        _ => Duration::ZERO,
     }
 }
 
@@ -248,7 +230,7 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     };
     let book: &dyn HealthBook = postroom.store();
     // What it did not rest for is no fault of its sessions.
-    let on_trial = !last_rest(&book.health(mailbox.id).await?).is_zero();
+    let on_trial = !book.health(mailbox.id).await?.last_rest().is_zero();
     let folder = Reader { worker, mailbox: &mailbox, charge }.select(inbox, &mut *session).await;
     let folder = match folder {
         Ok(folder) => folder,

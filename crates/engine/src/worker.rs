@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use postroom_core::failure::Failure;
 use postroom_core::governor::rest;
-use postroom_core::id::{BodyId, MailboxId, WorkerId};
-use postroom_core::mailbox::{Mailbox, SentCopy};
+use postroom_core::id::{MailboxId, WorkerId};
 use postroom_core::time::Timestamp;
 use postroom_storage::{Health, HealthBook, LedgerWork, QueueWork, Sign};
+use postroom_transport::{Error as TransportError, ErrorKind as TransportKind};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::error::{Error, Result};
+use crate::copies::{Copies, CopyOrder};
+use crate::error::{Error, Result, said};
 use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
@@ -28,26 +29,10 @@ pub(crate) const STORE_REST: (Duration, Duration) = (Duration::from_millis(100),
 /// For how long a success that was recorded is no news. Another process may have recorded a failure since.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// A sent copy that is to be made.
-#[derive(Debug)]
-pub(crate) struct CopyOrder {
-    pub(crate) companion: MailboxId,
-    pub(crate) folder: String,
-    pub(crate) body: BodyId,
-}
-
-impl CopyOrder {
-    /// The copy that an outbox wants of an accepted mail, if it wants one.
-    pub(crate) fn of(outbox: &Mailbox, body: BodyId) -> Option<Self> {
-        let outbox = outbox.settings.outbox()?;
-        match outbox.sent_copy() {
-            SentCopy::Append(folder) => {
-                Some(Self { companion: outbox.companion()?, folder: folder.clone(), body })
-            }
-            _ => None,
-        }
-    }
-}
+/// After refused sign-ins, one after the other. Providers lock an account after some within a quarter of an hour or so, and some
+/// refuse everybody while they have an outage; after these a person is asked.
+const PARKED: [Duration; 3] =
+    [Duration::from_secs(15 * 60), Duration::from_secs(60 * 60), Duration::from_secs(4 * 60 * 60)];
 
 /// Of what claims are held under a name.
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +79,8 @@ pub(crate) struct Worker {
     failing: tokio::sync::Mutex<()>,
     /// When each mailbox was recorded to work.
     working: Mutex<BTreeMap<MailboxId, Instant>>,
-    /// Sent copies that are to be made, by companion.
-    copies: Mutex<BTreeMap<MailboxId, Vec<CopyOrder>>>,
+    /// Sent copies that are to be made.
+    pub(crate) copies: Copies,
     /// How fast connections to inboxes are opened.
     pub(crate) pace: Pace,
     /// How many inboxes are read at once.
@@ -122,7 +107,7 @@ impl Worker {
             lanes: Arc::default(),
             failing: tokio::sync::Mutex::default(),
             working: Mutex::default(),
-            copies: Mutex::default(),
+            copies: Copies::default(),
             pace,
             readers,
             withheld: Withheld::default(),
@@ -164,20 +149,8 @@ impl Worker {
 
     /// Has a sent copy made.
     pub(crate) fn order(&self, order: CopyOrder) {
-        self.order_again(order.companion, vec![order]);
+        self.copies.order(order);
         self.postroom.ports.bell.notify_one();
-    }
-
-    /// Has sent copies made when their companion is free.
-    pub(crate) fn order_again(&self, companion: MailboxId, orders: Vec<CopyOrder>) {
-        if let Ok(mut copies) = self.copies.lock() {
-            copies.entry(companion).or_default().extend(orders);
-        }
-    }
-
-    /// The sent copies that were ordered since the last call, by companion.
-    pub(crate) fn ordered(&self) -> BTreeMap<MailboxId, Vec<CopyOrder>> {
-        self.copies.lock().map(|mut copies| std::mem::take(&mut *copies)).unwrap_or_default()
     }
 
     /// Tells every task to come to an end.
@@ -342,6 +315,25 @@ impl Worker {
         // Whether it is recorded or not, the next success is news.
         let _ = self.record(mailbox, &sign).await;
         self.tell(mailbox, matches!(sign, Sign::Suspended { .. }), error);
+    }
+
+    /// Records that an inbox's server refused its sign-in: the inbox is parked, each time for longer, until a person is asked.
+    pub(crate) async fn is_refused(&self, inbox: MailboxId, error: String) {
+        let book: &dyn HealthBook = self.postroom.store();
+        // Which time it is, the last rest says: no other failure has it rest for so long unless its server asks for that.
+        let rested = book.health(inbox).await.map_or(Duration::ZERO, |health| health.last_rest());
+        let parked = PARKED.into_iter().find(|parked| *parked > rested);
+        let failure = parked.map_or(Failure::Suspend, |parked| Failure::RetryAfter(Some(parked)));
+        self.fails(inbox, failure, error).await;
+    }
+
+    /// Records what was asked of an inbox's server beside its reading and failed. A refused sign-in is the account's, whoever tried it.
+    pub(crate) async fn fails_doing(&self, doing: &str, inbox: MailboxId, error: &TransportError) {
+        let said = format!("{doing}: {}", said(error));
+        match error.kind() {
+            TransportKind::SignInRefused => self.is_refused(inbox, said).await,
+            _ => self.fails_beside(inbox, said).await,
+        }
     }
 
     /// Records what was asked of an inbox beside its reading and failed: a copy, a search. The inbox may be well: its health names it

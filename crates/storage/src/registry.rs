@@ -298,6 +298,15 @@ impl Health {
             suspended: false,
         }
     }
+
+    /// For how long it was to be left alone after its last failure.
+    #[must_use]
+    pub fn last_rest(&self) -> Duration {
+        match (self.failed_at, self.next_attempt) {
+            (Some(failed), Some(next)) => next.since(failed),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// What became of a try.

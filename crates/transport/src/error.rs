@@ -18,6 +18,8 @@ pub const TEXT_LIMIT: usize = 500;
 pub enum Stage {
     /// Settings are turned into a connection: certificates read, limits checked; nothing is sent.
     Prepare,
+    /// The provider's token endpoint is asked for an access token.
+    Token,
     /// The host name is resolved.
     Dns,
     /// The TCP connection is made.
@@ -58,6 +60,7 @@ impl Stage {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Token => "token",
             Self::Dns => "dns",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
@@ -257,6 +260,13 @@ impl Error {
                 "nothing, if the mail is not wanted: it is a dead letter, and other mail is read; else raise the \
                  box's --max-message before such mail comes"
             }
+            ErrorKind::SignInRefused if self.stage == Stage::Token => {
+                "have the mailbox's owner consent anew and store the new refresh token, or correct client and secret; then \
+                 enable the box again"
+            }
+            ErrorKind::Settings if self.stage == Stage::Token => {
+                "correct token endpoint, client or scope of the box; then enable it again"
+            }
             ErrorKind::Unresolved => "check the server's name and this machine's DNS",
             ErrorKind::Unreachable => "check server and port, and that no firewall is in between",
             ErrorKind::TimedOut => {
@@ -279,8 +289,12 @@ impl Error {
                 "correct the settings of the box, or its account at the provider; then enable it again"
             }
             ErrorKind::PlaintextRefused => "use TLS; only in a closed test network set the dangerous opt-in",
-            ErrorKind::NoSignInMethod => "have the server offer PLAIN or LOGIN",
-            ErrorKind::SignInRefused => "check user and password; then enable the box again",
+            ErrorKind::NoSignInMethod => {
+                "have the server offer PLAIN or LOGIN for a password, OAUTHBEARER or XOAUTH2 for OAuth2"
+            }
+            ErrorKind::SignInRefused => {
+                "check user and password, or which user consented to OAuth2; then enable the box again"
+            }
             ErrorKind::SignInUnavailable => "nothing: it is tried again by itself",
             ErrorKind::Reauthorise => "nothing: the box signs in again",
             ErrorKind::FolderMissing => {
@@ -315,7 +329,10 @@ impl Error {
             ErrorKind::Settings => "the settings can't be used",
             ErrorKind::PlaintextRefused => "the password would travel without TLS",
             ErrorKind::NoSignInMethod => "the server offers no sign-in method that we speak",
-            ErrorKind::SignInRefused => "user or password were refused",
+            ErrorKind::SignInRefused if self.stage == Stage::Token => {
+                "the provider refused to give an access token"
+            }
+            ErrorKind::SignInRefused => "user, password or token were refused",
             ErrorKind::SignInUnavailable => "the server can't sign anybody in at the moment",
             ErrorKind::Reauthorise => "the sign-in expired",
             ErrorKind::FolderMissing => "there is no such folder",

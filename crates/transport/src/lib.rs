@@ -2,7 +2,7 @@
 //! a [`Lane`], [`IncomingTransport`] opens [`IncomingSession`]s. [`memory`] has both for tests, always compiled; SMTP, IMAP
 //! and POP3 are features. Nothing is decided here about retries: an [`Error`] says what it means, the engine acts.
 //!
-//! Features: `smtp`, `imap`, `pop3` are the adapters; `mock` has mockall mocks of every port; `conformance` has the suite
+//! Features: `smtp`, `imap`, `pop3` are the adapters; `oauth` is the HTTP client for access tokens; `mock` has mockall mocks of every port; `conformance` has the suite
 //! that an adapter of one's own can run.
 //!
 //! ```
@@ -53,6 +53,7 @@ mod error;
 pub mod imap;
 mod incoming;
 pub mod memory;
+pub mod oauth;
 mod outgoing;
 #[cfg(feature = "pop3")]
 pub mod pop3;
@@ -62,7 +63,7 @@ mod route;
 pub mod smtp;
 #[cfg(any(feature = "imap", feature = "pop3"))]
 mod timeouts;
-#[cfg(any(feature = "smtp", feature = "imap", feature = "pop3"))]
+#[cfg(feature = "wire")]
 mod wire;
 
 pub use error::{Error, ErrorKind, Result, Stage, TEXT_LIMIT};

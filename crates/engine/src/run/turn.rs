@@ -232,18 +232,16 @@ impl Turn {
 
     /// The sent copies that were ordered, one task for each companion at a time.
     fn begin_copies(&mut self) -> usize {
-        let mut begun = 0;
-        for (companion, orders) in self.worker.ordered() {
-            if self.running.values().any(|task| matches!(task, Task::Copy(of) if *of == companion)) {
-                self.worker.order_again(companion, orders);
-                continue;
-            }
+        let is_free =
+            |companion| !self.running.values().any(|task| matches!(task, Task::Copy(of) if *of == companion));
+        let due = self.worker.copies.take(is_free);
+        let begun = due.len();
+        for (companion, orders) in due {
             let worker = Arc::clone(&self.worker);
             self.spawn(Task::Copy(companion), async move {
                 copy(worker, companion, orders).await;
                 Done::Nothing
             });
-            begun += 1;
         }
         begun
     }
@@ -421,6 +419,12 @@ impl Turn {
             tracing::warn!(target: "postroom", "stopped with work in hand: it is taken up again when its lease ends");
         }
         self.tasks.shutdown().await;
+        match self.worker.copies.left() {
+            0 => {}
+            left => {
+                tracing::warn!(target: "postroom", "{left} sent copies were not made: their inboxes rest")
+            }
+        }
         if let Some(outgoing) = &self.worker.postroom.ports.outgoing {
             outgoing.close().await;
         }

@@ -77,6 +77,34 @@ async fn sent_copies_that_fail_neither_count_towards_the_rests_of_their_inbox_no
     assert_eq!(rest(&house, &health(&house).await), parked);
 }
 
+/// Seen to fail when copies do not look at the rests of their inbox, and when a refused sign-in is not the account's because a copy tried
+/// it: each mail tries it again, and the provider locks the account. Would miss copies that wait when the process ends: they are not made.
+#[tokio::test(start_paused = true)]
+async fn sent_copies_park_their_inbox_when_it_refuses_them_and_are_made_when_it_is_over() {
+    let house = House::new().await;
+    with_sent_copies(&house).await;
+    house.incoming.create_folder(house.inbox.id, "Sent");
+    house.incoming.fail(Error::new(ErrorKind::SignInRefused, Stage::SignIn));
+    // Nobody reads the inbox: the copies alone find out.
+    let running = Running::begin_with(&house.postroom, Work::all().only_sending());
+    for number in 1..=3 {
+        let mail = house.submit("ACME", &["ana@customer.example"]).await;
+        until("sent", async || house.state(&mail).await == "accepted").await;
+        until("parked", async || health(&house).await.failures > 0).await;
+        tokio::time::sleep(PARK / 5).await;
+        let parked = health(&house).await;
+        assert_eq!(parked.failures, 1, "mail {number}: {parked:?}");
+        assert!(rest(&house, &parked) >= PARK, "mail {number}: {parked:?}");
+        assert!(parked.last_error.is_some_and(|error| error.contains("sent copy")));
+    }
+    house.clock.advance(PARK * 2);
+    house.incoming.recover();
+    tokio::time::sleep(PARK * 2).await;
+    let copied = || house.incoming.mails(house.inbox.id, "Sent").len();
+    until("copied", async || copied() == 3).await;
+    running.stop().await;
+}
+
 /// Seen to fail when a refused settle ends the reading: a folder that is missing suspends the inbox, any other refusal has it rest. And when
 /// the server is told the same at each reading.
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! From the server's folder to the host's handler.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +10,9 @@ use postroom_core::id::{LedgerId, RecordId};
 use postroom_core::ledger::{Event, State};
 use postroom_core::mailbox::{InboxDraft, Mailbox};
 use postroom_core::message::Submission;
-use postroom_engine::{Answer, Delivery, MessageHandler, Options, Postroom, Work};
+use postroom_engine::{
+    Answer, Delivery, Event as Happened, MessageHandler, Observer, Options, Postroom, Work,
+};
 use postroom_storage::memory::MemoryStore;
 use postroom_storage::{
     Change, Clock, Committing, HandlerResult, HealthBook, LedgerDesk, LedgerWork, Mailboxes, SecretWrite,
@@ -19,6 +21,7 @@ use postroom_transport::memory::MemoryIncoming;
 use postroom_transport::{Error, ErrorKind, IncomingSession, IncomingTransport, ProbeReport, Route, Stage};
 
 use crate::fixture::*;
+use crate::watching::Running;
 
 fn form(baseline: &str, after: &str) -> InboxDraft {
     InboxDraft {
@@ -419,4 +422,47 @@ async fn a_baseline_that_is_widened_while_the_old_one_is_applied_counts() {
     let run = postroom.run_with(Work::all().until_idle(), std::future::pending());
     tokio::time::timeout(Duration::from_secs(20), run).await.expect("the worker becomes idle").unwrap();
     assert_eq!(house.host.subjects(), ["one"]);
+}
+
+/// A handler that never answers, and how long it was told to have taken.
+#[derive(Default)]
+struct Hanging {
+    told: Mutex<Vec<Duration>>,
+}
+
+#[async_trait]
+impl MessageHandler for Hanging {
+    async fn handle(&self, _: Delivery) -> Answer {
+        std::future::pending().await
+    }
+}
+
+impl Observer for Hanging {
+    fn observe(&self, happened: &Happened) {
+        if let Happened::Unanswered { since, .. } = happened {
+            self.told.lock().unwrap().push(*since);
+        }
+    }
+}
+
+/// Would miss a handler that blocks its thread: it holds up what should tell of it.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_does_not_answer_is_told_again_and_again_while_its_claim_is_kept() {
+    let house = House::new().await;
+    let hanging = Arc::new(Hanging::default());
+    let postroom = Postroom::builder(house.store.clone())
+        .with_keyring(house.keyring.clone())
+        .with_incoming(house.incoming.clone())
+        .with_handler(hanging.clone())
+        .with_observer(hanging.clone())
+        .build();
+    house.arrives("ana@customer.example", "one", "");
+    let running = Running::begin(&postroom);
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    tokio::time::sleep(minutes(35)).await;
+    let told = hanging.told.lock().unwrap().clone();
+    assert_eq!(told.iter().map(Duration::as_secs).collect::<Vec<_>>(), [600, 1200, 1800]);
+    let work: &dyn LedgerWork = house.postroom.store();
+    assert_eq!(work.open_claims().await.unwrap(), 1);
+    running.stop().await;
 }

@@ -158,12 +158,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn begin(postroom: &Postroom) -> Self {
+        Self::begin_with(postroom, Work::all().only_receiving())
+    }
+
+    pub(crate) fn begin_with(postroom: &Postroom, work: Work) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let postroom = postroom.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let stopped = async { _ = stopped.await };
-            postroom.run_with(Work::all().only_receiving(), stopped).await.unwrap();
+            postroom.run_with(work, stopped).await.unwrap();
         });
         Self { stop, task }
     }

@@ -119,10 +119,14 @@ async fn ask_capabilities(talk: &mut Conversation) -> Result<()> {
 /// Signs in by the best of what is offered, and names it.
 async fn sign_in(talk: &mut Conversation, credentials: &Credentials) -> Result<&'static str> {
     let offered = talk.capabilities().filter_map(|one| one.strip_prefix("AUTH="));
-    let mechanism = match Mechanism::choose(offered) {
+    let mechanism = match Mechanism::choose(credentials, offered) {
         Ok(mechanism) => Some(mechanism),
-        // RFC 3501 section 6.2.3: LOGIN must not be sent where it is disabled.
-        Err(error) if talk.offers("LOGINDISABLED") => return Err(error),
+        // RFC 3501 section 6.2.3: LOGIN must not be sent where it is disabled. It has no token.
+        Err(error)
+            if talk.offers("LOGINDISABLED") || !matches!(credentials, Credentials::Password { .. }) =>
+        {
+            return Err(error);
+        }
         Err(_) => None,
     };
     let initial = mechanism.filter(|one| one.has_initial_response() && talk.offers("SASL-IR"));
@@ -148,6 +152,7 @@ async fn authenticate(
     credentials: &Credentials,
 ) -> Result<Completion> {
     let mut responses = mechanism.responses(credentials)?.into_iter();
+    let mut acknowledgement = mechanism.acknowledgement();
     let mut command = Zeroizing::new(format!("AUTHENTICATE {}", mechanism.name()));
     if at_once && let Some(first) = responses.next() {
         command.push(' ');
@@ -159,7 +164,7 @@ async fn authenticate(
         match (completion, responses.next()) {
             (None, Some(response)) => write_line(talk, response.as_bytes()).await?,
             // An unforeseen prompt: cancelled, and the refusal that follows tells why.
-            (None, None) => write_line(talk, b"*").await?,
+            (None, None) => write_line(talk, acknowledgement.take().unwrap_or("*").as_bytes()).await?,
             (Some(completion), Some(_)) if completion.condition == Condition::Ok => {
                 return Err(talk.broken_rule("it signed us in before it knew us"));
             }

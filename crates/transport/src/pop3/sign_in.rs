@@ -127,10 +127,13 @@ async fn sign_in(
 ) -> Result<&'static str> {
     let words =
         offered.iter().flatten().filter_map(|one| one.strip_prefix("SASL ")).flat_map(str::split_whitespace);
-    match Mechanism::choose(words) {
+    match Mechanism::choose(credentials, words) {
         Ok(mechanism) => authenticate(talk, mechanism, credentials).await.map(|()| mechanism.name()),
         // A server that does not tell what it offers has USER and PASS, or nothing.
-        Err(_) if offered.as_ref().is_none_or(|offered| offered.iter().any(|one| one == "USER")) => {
+        Err(_)
+            if matches!(credentials, Credentials::Password { .. })
+                && offered.as_ref().is_none_or(|offered| offered.iter().any(|one| one == "USER")) =>
+        {
             user_and_pass(talk, credentials).await.map(|()| "USER and PASS")
         }
         Err(error) => Err(error),
@@ -154,7 +157,14 @@ async fn authenticate(
         }
         talk.send(&response).await?;
     }
-    match talk.prompt().await? {
+    let mut reply = talk.prompt().await?;
+    if reply.is_none()
+        && let Some(acknowledgement) = mechanism.acknowledgement()
+    {
+        talk.send(acknowledgement).await?;
+        reply = talk.prompt().await?;
+    }
+    match reply {
         Some(reply) if reply.is_ok => Ok(()),
         Some(reply) => Err(reply.error(Stage::SignIn)),
         None => Err(talk.broken_rule("it asks for more than the mechanism has")),

@@ -153,8 +153,9 @@ impl Session {
     /// AUTH (RFC 4954).
     async fn sign_in(&mut self, credentials: &Credentials) -> Result<Mechanism> {
         self.stream.enter(Stage::SignIn, self.timeouts.sign_in);
-        let mechanism = Mechanism::choose(self.extensions.auth.iter().map(String::as_str))?;
+        let mechanism = Mechanism::choose(credentials, self.extensions.auth.iter().map(String::as_str))?;
         let mut responses = mechanism.responses(credentials)?.into_iter().peekable();
+        let mut acknowledgement = mechanism.acknowledgement();
         let mut command = Zeroizing::new(format!("AUTH {}", mechanism.name()));
         // One that makes the line too long waits for the prompt (RFC 4954 section 4).
         let fits = |response: &Zeroizing<String>| command.len() + 1 + response.len() + 2 <= COMMAND_LIMIT;
@@ -177,6 +178,9 @@ impl Session {
             line = match (answer.code(), responses.next()) {
                 (235, _) => break,
                 (334, Some(response)) => response,
+                (334, None) if acknowledgement.is_some() => {
+                    Zeroizing::new(acknowledgement.take().unwrap_or_default().to_owned())
+                }
                 _ => return Err(self.sign_in_error(&answer, credentials)),
             };
             self.stream.enter(Stage::SignIn, self.timeouts.sign_in);
