@@ -55,7 +55,7 @@ async fn serve(tcp: TcpStream, mail: Mail) -> std::io::Result<()> {
                 format!("* 1 FETCH (UID 1 RFC822.SIZE 4 BODY[] {{{}}}\r\n", mail.announced),
                 Some(format!(")\r\n{tag} OK\r\n")),
             ),
-            (_, tag, _) => (format!("{tag} OK\r\n"), None),
+            (_, tag, _) => (format!("* CAPABILITY IMAP4rev1\r\n{tag} OK\r\n"), None),
         };
         write.write_all(said.as_bytes()).await?;
         if let Some(end) = end {
