@@ -43,6 +43,10 @@ impl Vault for OwnStore {
         self.vault.put_if_absent(binding, sealed).await
     }
 
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        self.vault.replace(binding, from, to).await
+    }
+
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {
         self.vault.values(owner).await
     }

@@ -40,6 +40,29 @@ impl FileVault {
         fs::read(&path).map(Sealed::from_bytes)
     }
 
+    /// Replaces or removes a value that is still the given one. Whoever replaces has the lock of the folder meanwhile.
+    fn swap(&self, binding: &Binding, from: &Sealed, to: Option<&Sealed>) -> io::Result<bool> {
+        let lock = fs::File::create(self.folder.join("lock"))?;
+        lock.lock()?;
+        let path = self.path(binding);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found if found.as_ref().is_ok_and(|found| found != from.as_bytes()) => return Ok(false),
+            found => drop(found?),
+        }
+        match to {
+            Some(to) => {
+                let mut draft = tempfile::NamedTempFile::new_in(&self.folder)?;
+                draft.write_all(to.as_bytes())?;
+                draft.as_file().sync_all()?;
+                draft.persist(&path)?;
+            }
+            None => fs::remove_file(&path)?,
+        }
+        fs::File::open(&self.folder)?.sync_all()?;
+        Ok(true)
+    }
+
     fn of(&self, owner: &str) -> io::Result<Vec<(Binding, Sealed)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -88,6 +111,11 @@ impl Vault for FileVault {
     async fn put_if_absent(&self, binding: &Binding, sealed: Sealed) -> Result<Sealed> {
         let (vault, binding) = (self.clone(), binding.clone());
         on_files("put a sealed value into its file", move || vault.put(&binding, &sealed)).await
+    }
+
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        let (vault, binding, from) = (self.clone(), binding.clone(), from.clone());
+        on_files("replace a sealed value in its file", move || vault.swap(&binding, &from, to.as_ref())).await
     }
 
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {

@@ -187,6 +187,7 @@ through! { Events:
 
 through! { Vault:
     fn put_if_absent(binding: &Binding, sealed: Sealed) -> Sealed;
+    fn replace(binding: &Binding, from: &Sealed, to: Option<Sealed>) -> bool;
     fn values(owner: &str) -> Vec<(Binding, Sealed)>;
 }
 

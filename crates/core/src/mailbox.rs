@@ -3,11 +3,13 @@
 
 mod draft;
 mod inbox;
+mod oauth;
 mod outbox;
 mod settings;
 
 pub use draft::{InboxDraft, MailboxDraft, OutboxDraft, SecretPresence, SettingsDraft};
 pub use inbox::{AfterStore, Baseline, Inbox};
+pub use oauth::{Grant, OAuth, OAuthDraft, OAuthSecret};
 pub use outbox::{Authentication, Outbox, PRESETS, Preset, SentCopy};
 pub use settings::{Kind, MailboxSettings, Settings};
 

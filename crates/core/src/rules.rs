@@ -51,6 +51,12 @@ rules! {
     PASSWORD_REQUIRED "mailbox.password-required" "password" "a box that signs in has a password" "set the password of the box";
     PASSWORD_ABSENT "mailbox.password-absent" "password" "an outbox without authentication has no password" "clear the password or require authentication";
     PASSWORD_AGAIN "mailbox.password-again" "password" "a kept password belongs to the server, port, user and security that it was given for" "give the password again, since one of them changes";
+    OAUTH_ENDPOINT "oauth.token-endpoint" "oauth.token_endpoint" "a token endpoint is an https URL of at most 2000 bytes with a host, or an http URL where the box opts into plain text" "give the token endpoint of the provider's documentation";
+    OAUTH_CLIENT "oauth.client" "oauth.client" "a client's id has 1 to 500 printable ASCII characters" "give the client id that the provider shows for the application";
+    OAUTH_SCOPE "oauth.scope" "oauth.scope" "a scope has at most 2000 printable ASCII characters" "give the provider's words for mail by IMAP, POP3 or SMTP, or leave it empty";
+    OAUTH_GRANT "oauth.grant" "oauth.grant" "what is given for an access token is refresh-token or client-credentials" "choose one of the two";
+    OAUTH_SECRET "oauth.secret" "password" "the secret of OAuth2 is a refresh token or, with client-credentials, a client secret, or JSON with refresh_token and client_secret, printable ASCII, at most 4096 bytes" "set what the provider gave when the mailbox's owner consented";
+    OAUTH_ABSENT "oauth.absent" "oauth" "only an outbox whose authentication is oauth2 has a token endpoint and a client" "remove them, or choose oauth2";
     DANGER_PLAINTEXT "mailbox.danger-plaintext" "danger_plaintext" "a password travels by TLS only, unless the box opts into plain text" "use TLS; in a closed test network only, set the dangerous opt-in";
 
     // Inboxes.
@@ -68,7 +74,7 @@ rules! {
 
     // Outboxes.
     TLS "outbox.tls" "tls" "TLS is none, starttls or implicit" "choose one of the three";
-    AUTH "outbox.auth" "auth" "authentication is none or password" "choose one of the two";
+    AUTH "outbox.auth" "auth" "authentication is none, password or oauth2" "choose one of the three";
     SENDERS "outbox.senders" "senders" "an outbox has 1 to 100 senders" "register the addresses that the server lets it send from";
     SENDER_UNIQUE "outbox.sender-unique" "senders" "each sender's address is there once" "remove the repeated sender";
     DEFAULT_SENDER "outbox.default-sender" "default_sender" "the default sender is one of the senders" "choose one of the registered senders";

@@ -59,7 +59,9 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
         Ok(Some(route)) if !signs.is_ending() => route,
         // The settings have changed: another lane begins by those of now.
         Ok(_) => return,
-        Err(error) => return worker.fails_since(id, Some(begun), error.failure(), error.to_string()).await,
+        Err(locked) => {
+            return worker.fails_since(id, Some(begun), locked.failure(), locked.to_string()).await;
+        }
     };
     let idle = AtomicBool::new(true);
     let lane = QueueLane {
@@ -83,6 +85,10 @@ pub(crate) async fn dispatch(holder: Holder, mailbox: Mailbox, signs: Arc<Signs>
         Ok(()) if lane.idle.load(Ordering::SeqCst) => worker.works(id).await,
         Ok(()) => {}
         Err(error) if error.kind() == TransportKind::Stopped => {}
+        Err(error) if worker.postroom.asks_anew(&route, &error).await => {
+            tracing::info!(target: "postroom", "outbox {id} asks for another access token: {}", said(&error));
+            worker.postroom.ports.bell.notify_one();
+        }
         Err(error) => {
             if lane.learns(&error) == Consequence::GoOn {
                 // Who waits for a connection counts with the server as well.

@@ -21,6 +21,7 @@ use crate::charge::Charge;
 use crate::collect::Collector;
 use crate::error::Error;
 use crate::recognise::{is_set_back, shown};
+use crate::unlock::grant::Locked;
 use crate::worker::Worker;
 
 /// How many keys are asked for at once.
@@ -72,13 +73,22 @@ pub(crate) enum Broken {
     Inside(Error),
     /// The lease is not surely held any more.
     Lost,
-    /// The inbox has other settings by now: it is read anew, by these.
+    /// The inbox has other settings by now, or another access token: it is read anew, by these.
     Outdated,
 }
 
 impl From<TransportError> for Broken {
     fn from(error: TransportError) -> Self {
         Self::Server(error)
+    }
+}
+
+impl From<Locked> for Broken {
+    fn from(locked: Locked) -> Self {
+        match locked {
+            Locked::Inside(error) => Self::Inside(error),
+            Locked::Provider(error) => Self::Server(error),
+        }
     }
 }
 

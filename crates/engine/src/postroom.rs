@@ -10,6 +10,7 @@ use postroom_core::resolve::WhenUnavailable;
 use postroom_core::time::Timestamp;
 use postroom_storage::keyring::{Keyring, NoKeys};
 use postroom_storage::{Change, LEASE, Store};
+use postroom_transport::oauth::http::HttpClient;
 use postroom_transport::{IncomingTransport, OutgoingTransport};
 use tokio::sync::Notify;
 
@@ -21,6 +22,7 @@ use crate::handler::{
 };
 use crate::links::KnownLinks;
 use crate::pace::Pacing;
+use crate::unlock::grant::Grants;
 use crate::unlock::token::TokenKeys;
 
 /// How a postroom behaves where the host may choose.
@@ -85,6 +87,7 @@ pub(crate) struct Ports {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) options: Options,
     pub(crate) tokens: TokenKeys,
+    pub(crate) grants: Grants,
     pub(crate) known: KnownLinks,
     pub(crate) empty_lists: EmptyLists,
     /// Counts the ids that were made.
@@ -124,6 +127,7 @@ impl Postroom {
                 observer: Arc::new(NoObserver::default()),
                 options: Options::default(),
                 tokens: TokenKeys::default(),
+                grants: Grants::default(),
                 known: KnownLinks::default(),
                 empty_lists: EmptyLists::default(),
                 sequence: AtomicU16::new(0),
@@ -210,6 +214,12 @@ impl Builder {
     /// The way to servers that keep mail. Without one nothing is fetched.
     pub fn with_incoming(mut self, transport: Arc<dyn IncomingTransport>) -> Self {
         self.ports.incoming = Some(transport);
+        self
+    }
+
+    /// The way to providers' token endpoints. Without one no mailbox can sign in by OAuth2.
+    pub fn with_http_client(mut self, http: Arc<dyn HttpClient>) -> Self {
+        self.ports.grants = Grants::with_http(http);
         self
     }
 

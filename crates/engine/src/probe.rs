@@ -8,7 +8,7 @@ use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, Pr
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
-use crate::unlock::route;
+use crate::unlock::grant::{DRAFT, Locked};
 
 /// Somebody changed the mailbox while its secret was opened.
 fn changed() -> Error {
@@ -22,8 +22,8 @@ impl Postroom {
     /// [`crate::ErrorKind::NotFound`]; [`crate::ErrorKind::Sealing`]; a conflict when it was changed meanwhile. What the server does is in the report.
     pub async fn probe(&self, id: MailboxId) -> Result<ProbeReport> {
         let mailbox = self.mailbox(id).await?;
-        let route = self.route(&mailbox).await?.ok_or_else(changed)?;
-        Ok(self.try_out(&mailbox.settings, &route).await)
+        let route = self.route(&mailbox).await;
+        self.try_out(&mailbox.settings, route).await
     }
 
     /// Probes a form before it is saved. With `stored` the form edits that mailbox, and a kept secret is used, if server,
@@ -43,26 +43,41 @@ impl Postroom {
         };
         let known = current.as_ref().map(|(mailbox, presence)| (&mailbox.settings, *presence));
         let settings = draft.check_with_secret(&secret, known)?;
-        let (id, revision) = current
-            .as_ref()
-            .map_or((MailboxId::new(0), Revision::new(0)), |(mailbox, _)| (mailbox.id, mailbox.revision));
+        // What is given for a secret that is not saved is none of the stored mailbox.
+        let (id, revision) = match (&secret, &current) {
+            (SecretChange::Keep | SecretChange::Clear, Some((mailbox, _))) => (mailbox.id, mailbox.revision),
+            _ => (DRAFT, Revision::new(0)),
+        };
         let actor = Actor::parse("probe")?;
         let mailbox = Mailbox::new(id, settings, Status::Draft, revision, actor, self.now());
         let route = match secret {
-            SecretChange::Set(password) => route(&mailbox, Some(password)),
-            SecretChange::Keep | SecretChange::Clear => self.route(&mailbox).await?.ok_or_else(changed)?,
+            SecretChange::Set(secret) => self.route_by(&mailbox, secret).await.map(Some),
+            SecretChange::Keep | SecretChange::Clear => self.route(&mailbox).await,
         };
-        Ok(self.try_out(&mailbox.settings, &route).await)
+        self.try_out(&mailbox.settings, route).await
     }
 
-    async fn try_out(&self, settings: &MailboxSettings, route: &Route) -> ProbeReport {
-        match (settings.settings(), &self.ports.outgoing, &self.ports.incoming) {
+    async fn try_out(
+        &self,
+        settings: &MailboxSettings,
+        route: std::result::Result<Option<Route>, Locked>,
+    ) -> Result<ProbeReport> {
+        let route = match route {
+            Ok(route) => route.ok_or_else(changed)?,
+            Err(Locked::Inside(error)) => return Err(error),
+            Err(Locked::Provider(error)) => {
+                let mut report = ProbeReport::default();
+                report.fail(error);
+                return Ok(report);
+            }
+        };
+        Ok(match (settings.settings(), &self.ports.outgoing, &self.ports.incoming) {
             (Settings::Outbox(outbox), Some(transport), _) => {
                 let senders: Vec<_> =
                     outbox.senders().iter().map(|sender| sender.address().clone()).collect();
-                transport.probe(route, &senders).await
+                transport.probe(&route, &senders).await
             }
-            (Settings::Inbox(inbox), _, Some(transport)) => transport.probe(route, inbox.folder()).await,
+            (Settings::Inbox(inbox), _, Some(transport)) => transport.probe(&route, inbox.folder()).await,
             (Settings::Outbox(_), None, _) | (Settings::Inbox(_), _, None) => {
                 let mut report = ProbeReport::default();
                 report.fail(
@@ -71,6 +86,6 @@ impl Postroom {
                 );
                 report
             }
-        }
+        })
     }
 }

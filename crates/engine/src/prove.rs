@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::event::Event as Happened;
+use crate::unlock::grant::Locked;
 use crate::worker::Worker;
 
 /// What failures say was being done.
@@ -153,14 +154,14 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         let health = book.health(companion.id).await?;
         let rests = health.suspended || health.next_attempt.is_some_and(|next| next > postroom.now());
         if inbox.is_none() || !companion.is_active() || rests {
-            return Ok(None);
+            return Ok::<_, Locked>(None);
         }
         postroom.route(&companion).await
     };
     let route = match route.await {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(error) => return worker.stumbles(companion, DOING, error).await,
+        Err(locked) => return worker.is_locked(DOING, companion, locked).await,
     };
     let looked = async {
         let mut session = transport.open(&route).await?;
@@ -183,7 +184,10 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         session.close().await;
         Ok::<(), postroom_transport::Error>(())
     };
-    if let Err(error) = looked.await {
+    if let Err(error) = looked.await
+        // With another access token it is looked for the next time.
+        && !postroom.asks_anew(&route, &error).await
+    {
         worker.fails_doing(DOING, companion, &error).await;
     }
 }

@@ -69,9 +69,14 @@ impl Postroom {
             SecretChange::Keep if settings.user().is_none() => SecretWrite::Clear,
             SecretChange::Keep => SecretWrite::Keep,
         };
+        let forgets = matches!(write, SecretWrite::Clear);
         mailbox.settings = settings;
         mailbox.revision = revision;
-        self.save(actor, mailbox, write).await
+        let saved = self.save(actor, mailbox, write).await?;
+        if forgets {
+            self.ports.grants.forget(self.store(), id).await?;
+        }
+        Ok(saved)
     }
 
     /// Takes a mailbox into use, or out of it.
@@ -130,6 +135,7 @@ impl Postroom {
     /// `in-use` when something uses it and there is no replacement, or mail still waits for it.
     pub async fn remove(&self, actor: &Actor, id: MailboxId, replacement: Option<MailboxId>) -> Result<()> {
         self.store().remove(&self.change(actor), id, replacement).await?;
+        self.ports.grants.forget(self.store(), id).await?;
         if let Some(outgoing) = &self.ports.outgoing {
             outgoing.close_parked(id).await;
         }

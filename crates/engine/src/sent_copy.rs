@@ -12,7 +12,8 @@ use postroom_core::mailbox::Mailbox;
 use postroom_storage::HealthBook;
 
 use crate::copies::CopyOrder;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::unlock::grant::Locked;
 use crate::worker::Worker;
 
 /// What failures say was being done.
@@ -40,12 +41,12 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
             worker.copies.order_after(Duration::ZERO, companion, orders);
             return Ok(None);
         };
-        Ok::<_, Error>(Some((route, VecDeque::from(orders))))
+        Ok::<_, Locked>(Some((route, VecDeque::from(orders))))
     };
     let (route, mut orders) = match route.await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
-        Err(error) => return worker.stumbles(companion, DOING, error).await,
+        Err(locked) => return worker.is_locked(DOING, companion, locked).await,
     };
     let mut session = None;
     while let Some(order) = orders.pop_front() {
@@ -60,6 +61,10 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
             Some(open) => open,
             None => match transport.open(&route).await {
                 Ok(open) => open,
+                Err(error) if postroom.asks_anew(&route, &error).await => {
+                    orders.push_front(order);
+                    return worker.copies.order_after(Duration::ZERO, companion, orders.into());
+                }
                 Err(error) => {
                     worker.fails_doing(DOING, companion, &error).await;
                     orders.push_front(order);

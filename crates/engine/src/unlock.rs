@@ -1,5 +1,6 @@
 //! Unlock: the one place where a stored secret is opened, to make the route to a mailbox for the length of one call.
 
+pub(crate) mod grant;
 pub(crate) mod token;
 
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use postroom_core::mailbox::{Mailbox, MailboxSettings, Settings};
 use postroom_core::provider::Provider;
 use postroom_core::secret::SecretString;
 use postroom_core::thread::TokenKey;
-use postroom_transport::{Protocol, Route};
+use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, Protocol, Route};
 use zeroize::Zeroize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
 use crate::register::password_of;
+use grant::{Asker, Locked};
 
 /// The protocol that a mailbox speaks.
 pub(crate) fn protocol(settings: &MailboxSettings) -> Protocol {
@@ -33,20 +35,55 @@ impl Postroom {
     /// may be that of another server by now.
     ///
     /// # Errors
-    /// [`ErrorKind::Sealing`] when the secret is missing or can't be opened.
-    pub(crate) async fn route(&self, mailbox: &Mailbox) -> Result<Option<Route>> {
+    /// [`ErrorKind::Sealing`] when the secret is missing or can't be opened; those of its provider where it signs in by an access token.
+    pub(crate) async fn route(&self, mailbox: &Mailbox) -> std::result::Result<Option<Route>, Locked> {
         if mailbox.settings.user().is_none() {
             return Ok(Some(route(mailbox, None)));
         }
-        let password = self.open_password(mailbox.id).await;
+        let secret = self.open_secret(mailbox.id).await;
         let now = self.store().mailbox(mailbox.id).await?;
         if now.is_none_or(|now| now.revision != mailbox.revision) {
             return Ok(None);
         }
-        Ok(Some(route(mailbox, Some(password?))))
+        self.route_by(mailbox, secret?).await.map(Some)
     }
 
-    async fn open_password(&self, mailbox: MailboxId) -> Result<SecretString> {
+    /// The route to a mailbox that signs in by this secret, saved or not.
+    pub(crate) async fn route_by(
+        &self,
+        mailbox: &Mailbox,
+        secret: SecretString,
+    ) -> std::result::Result<Route, Locked> {
+        let user = mailbox.settings.user().unwrap_or_default();
+        let credentials = match mailbox.settings.oauth() {
+            None => Credentials::password(user, secret),
+            Some(oauth) => {
+                let asker = Asker {
+                    store: Arc::clone(&self.ports.store),
+                    keyring: Arc::clone(&self.ports.keyring),
+                    mailbox: mailbox.id,
+                    revision: mailbox.revision,
+                    oauth: oauth.clone(),
+                    secret,
+                };
+                Credentials::bearer(user, self.ports.grants.access(asker).await?)
+            }
+        };
+        Ok(route(mailbox, Some(credentials)))
+    }
+
+    /// Whether an error is a server's refusal of an access token in whose place another one is worth a try: the refused one may have been
+    /// revoked, or have ended early. It is used no more.
+    pub(crate) async fn asks_anew(&self, route: &Route, error: &TransportError) -> bool {
+        match &route.credentials {
+            Some(Credentials::Bearer { token, .. }) if error.kind() == TransportKind::SignInRefused => {
+                self.ports.grants.refuse(route.mailbox, token).await
+            }
+            _ => false,
+        }
+    }
+
+    async fn open_secret(&self, mailbox: MailboxId) -> Result<SecretString> {
         let missing = || Error::new(ErrorKind::Sealing, "open the password of the mailbox");
         let sealed = self.store().secret(mailbox).await?.ok_or_else(missing)?;
         let mut plain = self.ports.keyring.open(&password_of(mailbox), &sealed)?;
@@ -65,8 +102,8 @@ impl Postroom {
     }
 }
 
-/// The route to a mailbox with an open password.
-pub(crate) fn route(mailbox: &Mailbox, password: Option<SecretString>) -> Route {
+/// The route to a mailbox with its open credentials.
+fn route(mailbox: &Mailbox, credentials: Option<Credentials>) -> Route {
     let settings = &mailbox.settings;
     let route = Route::new(
         mailbox.id,
@@ -78,9 +115,9 @@ pub(crate) fn route(mailbox: &Mailbox, password: Option<SecretString>) -> Route 
     .with_authority(settings.authority().cloned())
     .with_ehlo_name(settings.outbox().and_then(|outbox| outbox.ehlo_name().cloned()));
     let route = if settings.danger_plaintext() { route.with_danger_plaintext() } else { route };
-    match (settings.user(), password) {
-        (Some(user), Some(password)) => route.with_credentials(Credentials::password(user, password)),
-        _ => route,
+    match credentials {
+        Some(credentials) => route.with_credentials(credentials),
+        None => route,
     }
 }
 

@@ -217,10 +217,17 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     };
     let host = mailbox.settings.endpoint().host.to_string();
     let connected = async {
+        if mailbox.settings.oauth().is_some() {
+            // A provider that is slow to give a token holds up no connection of others.
+            postroom.route(&mailbox).await?;
+        }
         let (seat, opening) = worker.pace.enter(&host).await;
         // The secret is opened when it is used, and no longer kept than that.
         let route = postroom.route(&mailbox).await?.ok_or(Broken::Outdated)?;
-        let session = transport.open(&route).await?;
+        let session = match transport.open(&route).await {
+            Err(error) if postroom.asks_anew(&route, &error).await => return Err(Broken::Outdated),
+            opened => opened?,
+        };
         drop(opening);
         Ok::<_, Broken>((seat, session))
     };

@@ -21,6 +21,7 @@ use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
 use crate::postroom::{Postroom, random};
+use crate::unlock::grant::Locked;
 use crate::withheld::Withheld;
 
 /// How long a task waits when the store fails, at first and at most.
@@ -347,6 +348,14 @@ impl Worker {
             let _ = self.record(inbox, &sign).await;
         }
         self.tell(inbox, false, error);
+    }
+
+    /// The same where the inbox could not be unlocked.
+    pub(crate) async fn is_locked(&self, doing: &str, inbox: MailboxId, locked: Locked) {
+        match locked {
+            Locked::Inside(error) => self.stumbles(inbox, doing, error).await,
+            Locked::Provider(error) => self.fails_doing(doing, inbox, &error).await,
+        }
     }
 
     /// What was done for an inbox beside its reading could not be, for the sake of a row or a secret: its failure, unless it is everybody's.

@@ -87,6 +87,7 @@ macro_rules! conformance_tests {
             every_change_is_audited_in_order_and_without_secrets
             the_audit_is_read_by_subject_and_by_pages
             the_first_writer_of_the_vault_wins
+            a_value_of_the_vault_is_replaced_by_who_read_it_last
             the_registry_survives_a_reopening
         );
         $crate::conformance_tests!(@$mode $with; queue:

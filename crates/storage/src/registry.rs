@@ -390,12 +390,16 @@ pub trait Audit: Send + Sync {
     ) -> Result<Vec<AuditEntry>>;
 }
 
-/// Sealed values of postroom's own, such as the keys that sign thread tokens.
+/// Sealed values of postroom's own, such as the keys that sign thread tokens, and what OAuth2 providers gave.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Vault: Send + Sync {
     /// Puts a sealed value where there is none yet, and gives the one that is stored: the first writer wins.
     async fn put_if_absent(&self, binding: &Binding, sealed: Sealed) -> Result<Sealed>;
+
+    /// Puts another value in the place of one, or none, if that one is still there: of several writers that read the same value one has
+    /// its way. Says whether it was there.
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool>;
 
     /// Every sealed value of an owner, with its binding.
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>>;

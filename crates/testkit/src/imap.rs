@@ -50,6 +50,11 @@ pub(crate) async fn serve(connection: Connection) -> io::Result<()> {
                 imap.say(&format!("{answer}\r\n* BYE out of step\r\n")).await?;
                 return imap.connection.wire.close().await;
             }
+            Frame::Command(_) if imap.connection.has_expired() => {
+                imap.out.line("BYE session expired, please sign in again");
+                imap.say("").await?;
+                return imap.connection.wire.close().await;
+            }
             Frame::Command(frame) => {
                 let Ok((_, command)) = CommandCodec::new().decode(&frame) else {
                     return Err(io::Error::other("the grammar does not know what it knew before"));

@@ -55,6 +55,7 @@ mod shared;
 mod smtp;
 mod store;
 mod tls;
+mod token;
 mod utf7;
 mod wire;
 
@@ -69,3 +70,4 @@ pub use server::MailServer;
 pub use shared::{PartialFetch, Relay};
 pub use store::Session;
 pub use tls::{Authority, Certificate};
+pub use token::TokenEndpoint;

@@ -124,7 +124,9 @@ impl Pop3 {
             lines.push_str("USER\r\n");
         }
         if connection.may_sign_in() && connection.offers("SASL") {
-            lines.push_str("SASL PLAIN\r\n");
+            let tokens = ["OAUTHBEARER", "XOAUTH2"].into_iter().filter(|name| connection.offers_tokens(name));
+            let mechanisms: Vec<&str> = ["PLAIN"].into_iter().chain(tokens).collect();
+            lines.push_str(&format!("SASL {}\r\n", mechanisms.join(" ")));
         }
         lines.into_bytes()
     }
@@ -132,9 +134,10 @@ impl Pop3 {
     /// AUTH PLAIN with and without an initial response (RFC 5034).
     async fn auth(&mut self, rest: &str) -> io::Result<Reply> {
         let (mechanism, initial) = rest.split_once(' ').unwrap_or((rest, ""));
+        let mechanism = mechanism.to_ascii_uppercase();
         if self.maildrop.is_some()
             || !self.connection.offers("SASL")
-            || !mechanism.eq_ignore_ascii_case("PLAIN")
+            || mechanism != "PLAIN" && !self.connection.offers_tokens(&mechanism)
         {
             return Ok(err("mechanism not offered, or not in this state"));
         }
@@ -148,6 +151,18 @@ impl Pop3 {
             }
             initial => initial.as_bytes().to_vec(),
         };
+        if mechanism != "PLAIN" {
+            let message = sasl::text(&message).unwrap_or_default();
+            let Some(given) = sasl::bearer(&mechanism, message.as_bytes()) else {
+                return Ok(err("not a message of the mechanism"));
+            };
+            if self.connection.sign_in_by_token(&given) {
+                return Ok(self.enter(&given.login));
+            }
+            self.connection.wire.write(format!("+ {}\r\n", sasl::TOKEN_REFUSED).as_bytes()).await?;
+            self.connection.wire.read_line().await?;
+            return Ok(err("[AUTH] the token is not valid"));
+        }
         Ok(match sasl::plain_in_base64(&message) {
             Some(given) => self.sign_in(&given),
             None => err("cancelled, or not a PLAIN message"),
@@ -158,10 +173,14 @@ impl Pop3 {
         if !self.connection.sign_in(given) {
             return err("[AUTH] wrong login or password");
         }
+        self.enter(&given.login)
+    }
+
+    fn enter(&mut self, login: &str) -> Reply {
         let id = self.connection.id;
         // RFC 1939 section 4: one session at a time has the maildrop.
         let maildrop = self.connection.shared.change(|store| {
-            let account = store.account_mut(&given.login)?;
+            let account = store.account_mut(login)?;
             if account.maildrop.is_some() {
                 return None;
             }

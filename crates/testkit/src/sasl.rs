@@ -27,6 +27,23 @@ pub(crate) fn plain_in_base64(base64: &[u8]) -> Option<Credentials> {
     plain(&BASE64.decode(base64).ok()?)
 }
 
+/// A login and an access token as OAUTHBEARER (RFC 7628 section 3.1) or XOAUTH2 carries them.
+pub(crate) fn bearer(mechanism: &str, message: &[u8]) -> Option<Credentials> {
+    let mut parts = std::str::from_utf8(message).ok()?.split('\x01');
+    let login = match (mechanism, parts.next()?) {
+        ("XOAUTH2", user) => user.strip_prefix("user=")?.to_owned(),
+        (_, header) => {
+            let login = header.strip_prefix("n,a=")?.strip_suffix(',')?;
+            login.replace("=2C", ",").replace("=3D", "=")
+        }
+    };
+    let password = parts.find_map(|part| part.strip_prefix("auth=Bearer "))?.to_owned();
+    Some(Credentials { login, password })
+}
+
+/// Why a token is refused, as a challenge that the client acknowledges before the refusal itself.
+pub(crate) const TOKEN_REFUSED: &str = "eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -106,6 +106,10 @@ impl MailServer {
         self.port(Protocol::Pop3s)
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Every mail that was accepted by SMTP, in order; nothing is ever removed.
     #[must_use]
     pub fn accepted(&self) -> Vec<Accepted> {
@@ -130,6 +134,22 @@ impl MailServer {
     #[must_use]
     pub fn sessions(&self) -> Vec<Session> {
         self.shared.read(|store| store.sessions.clone())
+    }
+
+    /// Makes an access token good for an account; from the first one on, OAUTHBEARER and XOAUTH2 are offered.
+    pub fn add_token(&self, login: &str, token: &str) {
+        self.shared.change(|store| {
+            store.takes_tokens = true;
+            if let Some(account) = store.account_mut(login) {
+                account.tokens.insert(token.to_owned());
+            }
+        });
+    }
+
+    /// Makes all access tokens of an account good no more. IMAP sessions that signed in by one end with their next command, and SMTP
+    /// sessions are told 530 at their next mail.
+    pub fn expire_tokens(&self, login: &str) {
+        self.shared.change(|store| store.account_mut(login).map(|account| account.tokens.clear()));
     }
 
     /// Makes the SMTP side refuse; see [`Refusal`]. Refusals add up, the first that fits is used.

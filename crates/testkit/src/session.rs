@@ -15,6 +15,8 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) login: Option<String>,
+    /// The access token that it signed in by.
+    token: Option<String>,
 }
 
 impl Connection {
@@ -31,7 +33,7 @@ impl Connection {
             false => Ok(()),
         };
         // Made before `?`, so that a failed handshake also closes the record.
-        let connection = Self { wire, shared, id, protocol, port, login: None };
+        let connection = Self { wire, shared, id, protocol, port, login: None, token: None };
         upgrade?;
         connection.note_tls();
         Ok(connection)
@@ -71,9 +73,33 @@ impl Connection {
         self.is_tls() || self.shared.settings.plaintext_auth
     }
 
+    /// Whether the mechanism, which is for access tokens, is offered.
+    pub(crate) fn offers_tokens(&self, mechanism: &str) -> bool {
+        self.offers(mechanism) && self.shared.read(|store| store.takes_tokens)
+    }
+
+    /// Whether the access token that it signed in by is good no more.
+    pub(crate) fn has_expired(&self) -> bool {
+        let (Some(login), Some(token)) = (&self.login, &self.token) else { return false };
+        !self.shared.read(|store| store.takes_token(login, token))
+    }
+
+    /// Compares the access token and notes the result.
+    pub(crate) fn sign_in_by_token(&mut self, given: &Credentials) -> bool {
+        let right = self.shared.read(|store| store.takes_token(&given.login, &given.password));
+        self.note_sign_in(given, right);
+        self.token = right.then(|| given.password.clone());
+        right
+    }
+
     /// Compares the password and notes the result.
     pub(crate) fn sign_in(&mut self, given: &Credentials) -> bool {
         let right = self.shared.read(|store| store.signs_in(&given.login, &given.password));
+        self.note_sign_in(given, right);
+        right
+    }
+
+    fn note_sign_in(&mut self, given: &Credentials, right: bool) {
         if right {
             self.login = Some(given.login.clone());
         }
@@ -84,7 +110,6 @@ impl Connection {
                 false => session.refused_sign_ins += 1,
             }
         });
-        right
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
 use bytes::Bytes;
 use reply::Reply;
 use smtp_proto::{
-    AUTH_LOGIN, AUTH_PLAIN, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_REQUIRETLS, MAIL_SMTPUTF8,
-    MailFrom, Request,
+    AUTH_LOGIN, AUTH_OAUTHBEARER, AUTH_PLAIN, AUTH_XOAUTH2, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME,
+    MAIL_REQUIRETLS, MAIL_SMTPUTF8, MailFrom, Request,
 };
 use std::io;
 
@@ -193,8 +193,10 @@ impl Smtp {
         if self.connection.offers_tls() {
             lines.push("STARTTLS".to_owned());
         }
-        let mechanisms: Vec<_> =
-            ["PLAIN", "LOGIN"].into_iter().filter(|name| self.offers_auth(name)).collect();
+        let mechanisms: Vec<_> = ["PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"]
+            .into_iter()
+            .filter(|name| self.offers_auth(name))
+            .collect();
         if self.connection.may_sign_in() && !mechanisms.is_empty() {
             lines.push(format!("AUTH {}", mechanisms.join(" ")));
         }
@@ -202,13 +204,18 @@ impl Smtp {
     }
 
     fn offers_auth(&self, mechanism: &str) -> bool {
-        self.connection.offers("AUTH") && self.connection.offers(mechanism)
+        let of_tokens = ["OAUTHBEARER", "XOAUTH2"].contains(&mechanism);
+        self.connection.offers("AUTH")
+            && self.connection.offers(mechanism)
+            && (!of_tokens || self.connection.offers_tokens(mechanism))
     }
 
     async fn auth(&mut self, mechanism: u64, initial: &str) -> io::Result<Reply> {
         let name = match mechanism {
             AUTH_PLAIN => "PLAIN",
             AUTH_LOGIN => "LOGIN",
+            AUTH_OAUTHBEARER => "OAUTHBEARER",
+            AUTH_XOAUTH2 => "XOAUTH2",
             _ => return Ok(Reply::new(504, "5.5.4 Mechanism not implemented")),
         };
         if !self.offers_auth(name) {
@@ -219,6 +226,9 @@ impl Smtp {
         }
         if !self.connection.may_sign_in() {
             return Ok(Reply::new(538, "5.7.11 Encryption required for requested authentication mechanism"));
+        }
+        if matches!(name, "OAUTHBEARER" | "XOAUTH2") {
+            return self.by_token(name, initial).await;
         }
         let given = if name == "PLAIN" {
             let message = self.answer_or(initial, "").await?;
@@ -244,6 +254,22 @@ impl Smtp {
         })
     }
 
+    async fn by_token(&mut self, name: &str, initial: &str) -> io::Result<Reply> {
+        let message = sasl::text(&self.answer_or(initial, "").await?);
+        let Some(given) = message.and_then(|message| sasl::bearer(name, message.as_bytes())) else {
+            return Ok(Reply::new(501, "5.5.2 Not a message of the mechanism"));
+        };
+        if self.connection.sign_in_by_token(&given) {
+            return Ok(Reply::new(235, "2.7.0 Authentication successful"));
+        }
+        let acknowledged = self.answer_or("", sasl::TOKEN_REFUSED).await?;
+        let wanted: &[u8] = if name == "XOAUTH2" { b"" } else { b"AQ==" };
+        Ok(match acknowledged == wanted {
+            true => Reply::new(535, "5.7.8 The token is not valid"),
+            false => Reply::new(501, "5.5.2 The refusal was not acknowledged"),
+        })
+    }
+
     /// The initial response, or what the client answers to a challenge; `=` stands for an empty one.
     async fn answer_or(&mut self, initial: &str, challenge: &str) -> io::Result<Vec<u8>> {
         match initial {
@@ -264,7 +290,7 @@ impl Smtp {
         if !self.greeted || self.envelope.is_some() {
             return Reply::new(503, "5.5.1 EHLO first, and one transaction at a time");
         }
-        if settings.require_sign_in && self.connection.login.is_none() {
+        if settings.require_sign_in && self.connection.login.is_none() || self.connection.has_expired() {
             return Reply::new(530, "5.7.0 Authentication required");
         }
         let offers = |capability| self.connection.offers(capability);

@@ -33,6 +33,8 @@ pub struct Session {
 
 pub(crate) struct Account {
     password: String,
+    /// The access tokens that are good now.
+    pub(crate) tokens: BTreeSet<String>,
     pub(crate) folders: BTreeMap<String, Folder>,
     /// The session that holds the maildrop (RFC 1939 section 4).
     pub(crate) maildrop: Option<u64>,
@@ -55,6 +57,8 @@ pub(crate) struct Store {
     pub(crate) sessions: Vec<Session>,
     pub(crate) refusals: Refusals,
     pub(crate) faults: Faults,
+    /// Whether access tokens are taken at all.
+    pub(crate) takes_tokens: bool,
     last_validity: u32,
 }
 
@@ -63,7 +67,13 @@ impl Store {
         let inbox = Folder::new(self.new_validity());
         let folders = BTreeMap::from([(INBOX.to_owned(), inbox)]);
         let changed = watch::Sender::new(0);
-        let account = Account { password: password.to_owned(), folders, maildrop: None, changed };
+        let account = Account {
+            password: password.to_owned(),
+            tokens: BTreeSet::new(),
+            folders,
+            maildrop: None,
+            changed,
+        };
         self.accounts.insert(login.to_owned(), account);
         self.aliases.insert(login.to_ascii_lowercase(), login.to_owned());
     }
@@ -83,6 +93,10 @@ impl Store {
 
     pub(crate) fn signs_in(&self, login: &str, password: &str) -> bool {
         self.accounts.get(login).is_some_and(|account| account.password == password)
+    }
+
+    pub(crate) fn takes_token(&self, login: &str, token: &str) -> bool {
+        self.accounts.get(login).is_some_and(|account| account.tokens.contains(token))
     }
 
     pub(crate) fn account(&self, login: &str) -> Option<&Account> {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::inbox::{self, AfterStore, Baseline, Inbox};
+use super::oauth::{OAuthDraft, OAuthSecret};
 use super::outbox::{Authentication, Outbox, PRESETS, SentCopy};
 use super::settings::{MailboxSettings, Settings};
 use crate::address::{Address, NamedAddress};
@@ -83,6 +84,9 @@ pub struct InboxDraft {
     pub provider: String,
     /// The login.
     pub user: String,
+    /// How access tokens are asked for; empty for a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthDraft>,
     /// Default `INBOX`; none for POP3.
     pub folder: Option<String>,
     /// `leave` (default), `seen`, `delete`, `delete:DAYS`, `move:FOLDER`.
@@ -107,10 +111,13 @@ pub struct InboxDraft {
 pub struct OutboxDraft {
     /// `none`, `starttls`, `implicit`.
     pub tls: String,
-    /// `none`, `password`.
+    /// `none`, `password`, `oauth2`.
     pub auth: String,
-    /// The login, with `password`.
+    /// The login, unless `none`.
     pub user: Option<String>,
+    /// How access tokens are asked for, with `oauth2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthDraft>,
     /// `Name <a@b>`, one or more.
     pub senders: Vec<String>,
     /// The address of the default sender; empty for the first.
@@ -166,7 +173,9 @@ impl MailboxDraft {
         let max_message = self.max_message.unwrap_or(DEFAULT_MAX_MESSAGE);
         findings.refuse_if(!(1024..=SIZE_LIMIT).contains(&max_message), "max_message", &rules::MAX_MESSAGE);
         let settings = match &self.settings {
-            SettingsDraft::Inbox(draft) => draft.check(&mut findings).map(Settings::Inbox),
+            SettingsDraft::Inbox(draft) => {
+                draft.check(self.danger_plaintext, &mut findings).map(Settings::Inbox)
+            }
             SettingsDraft::Outbox(draft) => {
                 draft.check(self.danger_plaintext, &mut findings).map(Settings::Outbox)
             }
@@ -218,9 +227,12 @@ impl MailboxDraft {
             (SecretChange::Set(_), false) => {
                 findings.add(Invalid::new(&rules::PASSWORD_ABSENT).at("password"));
             }
-            (SecretChange::Set(password), true) => {
-                findings.refuse_if(!is_password(password.expose_secret()), "password", &rules::PASSWORD);
-            }
+            (SecretChange::Set(secret), true) => match checked.as_ref().and_then(MailboxSettings::oauth) {
+                Some(oauth) => drop(findings.take("password", OAuthSecret::parse(secret, oauth.grant()))),
+                None => {
+                    findings.refuse_if(!is_password(secret.expose_secret()), "password", &rules::PASSWORD)
+                }
+            },
             (SecretChange::Clear, true) => {
                 findings.add(Invalid::new(&rules::PASSWORD_REQUIRED).at("password"))
             }
@@ -239,7 +251,7 @@ impl MailboxDraft {
     fn claims_sign_in(&self) -> bool {
         match &self.settings {
             SettingsDraft::Inbox(_) => true,
-            SettingsDraft::Outbox(draft) => draft.auth.trim() == "password",
+            SettingsDraft::Outbox(draft) => draft.auth.trim() != "none",
         }
     }
 }
@@ -258,6 +270,7 @@ impl From<&MailboxSettings> for MailboxDraft {
                 Settings::Inbox(inbox) => SettingsDraft::Inbox(InboxDraft {
                     provider: inbox.provider.to_string(),
                     user: inbox.user.clone(),
+                    oauth: inbox.oauth.as_ref().map(OAuthDraft::from),
                     folder: inbox.folder.clone(),
                     after: Some(inbox.after.to_string()),
                     baseline: Some(inbox.baseline.to_string()),
@@ -269,6 +282,7 @@ impl From<&MailboxSettings> for MailboxDraft {
                     tls: outbox.tls.to_string(),
                     auth: outbox.authentication.word().to_owned(),
                     user: outbox.authentication.user().map(ToOwned::to_owned),
+                    oauth: outbox.authentication.oauth().map(OAuthDraft::from),
                     senders: outbox.senders.iter().map(ToString::to_string).collect(),
                     default_sender: Some(outbox.default_sender().address().to_string()),
                     preset: None,
@@ -323,9 +337,10 @@ fn default_port(settings: &Settings) -> Option<Port> {
 }
 
 impl InboxDraft {
-    fn check(&self, findings: &mut Findings) -> Option<Inbox> {
+    fn check(&self, danger_plaintext: bool, findings: &mut Findings) -> Option<Inbox> {
         let provider = findings.take("provider", Provider::parse(&self.provider));
         let user = findings.take("user", user(&self.user));
+        let oauth = self.oauth.as_ref().map(|draft| draft.check(danger_plaintext, findings));
         let has_folders = provider.is_none_or(Provider::has_folders);
         findings.refuse_if(!has_folders && self.folder.is_some(), "folder", &rules::FOLDER_ABSENT);
         let folder = match (&self.folder, has_folders) {
@@ -353,6 +368,7 @@ impl InboxDraft {
         Some(Inbox {
             provider: provider?,
             user: user?,
+            oauth: oauth.map_or(Some(None), |found| found.map(Some))?,
             folder,
             after: after?,
             baseline: baseline?,
@@ -380,8 +396,9 @@ fn extensions(given: &[String]) -> Result<Vec<String>, Invalid> {
 impl OutboxDraft {
     fn check(&self, danger_plaintext: bool, findings: &mut Findings) -> Option<Outbox> {
         let tls = findings.take("tls", Tls::parse(&self.tls));
-        let authentication = self.authentication(findings);
-        let plain = tls == Some(Tls::None) && matches!(authentication, Some(Authentication::Password { .. }));
+        let authentication = self.authentication(danger_plaintext, findings);
+        let signs_in = authentication.as_ref().is_some_and(|how| how.user().is_some());
+        let plain = tls == Some(Tls::None) && signs_in;
         findings.refuse_if(plain && !danger_plaintext, "danger_plaintext", &rules::DANGER_PLAINTEXT);
         let senders = self.senders(findings);
         let default_sender = senders.as_deref().and_then(|senders| self.default_sender(senders, findings));
@@ -425,7 +442,9 @@ impl OutboxDraft {
         })
     }
 
-    fn authentication(&self, findings: &mut Findings) -> Option<Authentication> {
+    fn authentication(&self, danger_plaintext: bool, findings: &mut Findings) -> Option<Authentication> {
+        let by_token = self.auth.trim() == "oauth2";
+        findings.refuse_if(self.oauth.is_some() && !by_token, "oauth", &rules::OAUTH_ABSENT);
         match self.auth.trim() {
             "none" => {
                 findings.refuse_if(self.user.is_some(), "user", &rules::USER_ABSENT);
@@ -434,6 +453,12 @@ impl OutboxDraft {
             "password" => {
                 let user = findings.take("user", user(self.user.as_deref().unwrap_or_default()))?;
                 Some(Authentication::Password { user })
+            }
+            "oauth2" => {
+                let user = findings.take("user", user(self.user.as_deref().unwrap_or_default()));
+                let empty = OAuthDraft::default();
+                let oauth = self.oauth.as_ref().unwrap_or(&empty).check(danger_plaintext, findings);
+                Some(Authentication::OAuth { user: user?, oauth: oauth? })
             }
             other => {
                 findings.add(Invalid::new(&rules::AUTH).with("value", shown(other)).at("auth"));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::oauth::OAuth;
 use crate::provider::Provider;
 use crate::rules;
 use crate::text::text_form;
@@ -116,6 +117,7 @@ text_form!(AfterStore, Baseline);
 pub struct Inbox {
     pub(super) provider: Provider,
     pub(super) user: String,
+    pub(super) oauth: Option<OAuth>,
     pub(super) folder: Option<String>,
     pub(super) after: AfterStore,
     pub(super) baseline: Baseline,
@@ -135,6 +137,12 @@ impl Inbox {
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// How access tokens are asked for; none where it signs in by a password.
+    #[must_use]
+    pub fn oauth(&self) -> Option<&OAuth> {
+        self.oauth.as_ref()
     }
 
     /// The folder that is read; none for POP3.

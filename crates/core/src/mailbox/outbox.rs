@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::oauth::OAuth;
 use crate::address::{Address, NamedAddress};
 use crate::endpoint::{Host, Tls};
 use crate::id::MailboxId;
@@ -20,6 +21,13 @@ pub enum Authentication {
         /// The login.
         user: String,
     },
+    /// With a user and an access token.
+    OAuth {
+        /// The login.
+        user: String,
+        /// How access tokens are asked for.
+        oauth: OAuth,
+    },
 }
 
 impl Authentication {
@@ -28,16 +36,26 @@ impl Authentication {
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::None => None,
-            Self::Password { user } => Some(user),
+            Self::Password { user } | Self::OAuth { user, .. } => Some(user),
         }
     }
 
-    /// `none` or `password`.
+    /// How access tokens are asked for, if it signs in by them.
+    #[must_use]
+    pub fn oauth(&self) -> Option<&OAuth> {
+        match self {
+            Self::None | Self::Password { .. } => None,
+            Self::OAuth { oauth, .. } => Some(oauth),
+        }
+    }
+
+    /// `none`, `password` or `oauth2`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Password { .. } => "password",
+            Self::OAuth { .. } => "oauth2",
         }
     }
 }

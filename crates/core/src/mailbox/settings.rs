@@ -1,6 +1,7 @@
 //! What is registered of a mailbox, valid by construction: the part that both kinds share, and the kind's own.
 
 use super::inbox::Inbox;
+use super::oauth::OAuth;
 use super::outbox::Outbox;
 use crate::endpoint::{Authority, Endpoint, Tls};
 use crate::rules;
@@ -119,12 +120,22 @@ impl MailboxSettings {
         }
     }
 
+    /// How access tokens for it are asked for, if it signs in by them.
+    #[must_use]
+    pub fn oauth(&self) -> Option<&OAuth> {
+        match &self.settings {
+            Settings::Inbox(inbox) => inbox.oauth(),
+            Settings::Outbox(outbox) => outbox.authentication().oauth(),
+        }
+    }
+
     /// Whether a stored secret may stay when `self` is replaced by `next`: not when it would be sent elsewhere, as
     /// somebody else, or with less protection.
     #[must_use]
     pub fn keeps_secret(&self, next: &Self) -> bool {
         self.endpoint == next.endpoint
             && self.user() == next.user()
+            && self.oauth() == next.oauth()
             && self.tls() == next.tls()
             && self.authority == next.authority
             && self.danger_plaintext == next.danger_plaintext

@@ -705,6 +705,24 @@ pub(super) async fn the_first_writer_of_the_vault_wins(subject: Subject) {
     assert_eq!(store.values("tok").await.expect("values"), []);
 }
 
+pub(super) async fn a_value_of_the_vault_is_replaced_by_who_read_it_last(subject: Subject) {
+    let store = subject.store;
+    let sealed = |byte| Sealed::from_bytes(vec![byte; 40]);
+    let key = Binding::new("oauth/7", "grant");
+    assert!(!store.replace(&key, &sealed(0), Some(sealed(1))).await.expect("replace"), "there was none");
+    store.put_if_absent(&key, sealed(1)).await.expect("put");
+    let one = sealed(1);
+    let replace = |to| store.replace(&key, &one, Some(to));
+    let (a, b) = tokio::join!(replace(sealed(2)), replace(sealed(3)));
+    let (a, b) = (a.expect("replace"), b.expect("replace"));
+    assert!(a != b, "one of two has its way: {a} {b}");
+    let stands = if a { sealed(2) } else { sealed(3) };
+    assert_eq!(store.values("oauth/7").await.expect("values"), [(key.clone(), stands.clone())]);
+    assert!(!store.replace(&key, &sealed(1), None).await.expect("replace"), "it is another one by now");
+    assert!(store.replace(&key, &stands, None).await.expect("replace"));
+    assert_eq!(store.values("oauth/7").await.expect("values"), []);
+}
+
 pub(super) async fn the_registry_survives_a_reopening(subject: Subject) {
     let store = &subject.store;
     let id = store.reserve().await.expect("reserve");

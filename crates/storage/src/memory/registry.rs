@@ -424,6 +424,19 @@ impl Vault for MemoryStore {
         Ok(self.rows().vault.entry(key).or_insert(sealed).clone())
     }
 
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        let key = (binding.owner.clone(), binding.field.clone());
+        let vault = &mut self.rows().vault;
+        if vault.get(&key) != Some(from) {
+            return Ok(false);
+        }
+        match to {
+            Some(to) => drop(vault.insert(key, to)),
+            None => drop(vault.remove(&key)),
+        }
+        Ok(true)
+    }
+
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {
         let rows = self.rows();
         let its = rows.vault.iter().filter(|((of, _), _)| of == owner);

@@ -19,6 +19,8 @@ pub(crate) fn capabilities(connection: &Connection) -> String {
         }
         if connection.may_sign_in() {
             names.extend(["AUTH=PLAIN", "AUTH=LOGIN"].into_iter().filter(|name| connection.offers(name)));
+            let tokens = ["AUTH=OAUTHBEARER", "AUTH=XOAUTH2"];
+            names.extend(tokens.into_iter().filter(|name| connection.offers_tokens(name)));
         }
         if !connection.may_sign_in() || !connection.offers("LOGIN") {
             names.push("LOGINDISABLED");
@@ -50,6 +52,10 @@ pub(crate) async fn authenticate(
     mechanism: &AuthMechanism<'_>,
     initial: Option<&[u8]>,
 ) -> io::Result<Verdict> {
+    let name = mechanism.to_string();
+    if ["OAUTHBEARER", "XOAUTH2"].contains(&name.as_str()) {
+        return by_token(connection, &name, initial).await;
+    }
     let offered = match mechanism {
         AuthMechanism::Plain => connection.offers("AUTH=PLAIN"),
         AuthMechanism::Login => connection.offers("AUTH=LOGIN"),
@@ -83,6 +89,32 @@ pub(crate) async fn authenticate(
     Ok(match given {
         Some(given) => sign_in(connection, &given),
         None => Verdict::bad("cancelled, or not in base64"),
+    })
+}
+
+/// AUTHENTICATE OAUTHBEARER (RFC 7628) or XOAUTH2.
+async fn by_token(connection: &mut Connection, name: &str, initial: Option<&[u8]>) -> io::Result<Verdict> {
+    if !connection.offers_tokens(&format!("AUTH={name}")) {
+        return Ok(Verdict::no("[CANNOT] mechanism not offered"));
+    }
+    if !connection.may_sign_in() {
+        return Ok(Verdict::no("[PRIVACYREQUIRED] begin TLS first"));
+    }
+    let message = match initial {
+        Some(message) => message.to_vec(),
+        None => sasl::text(&answer(connection, "").await?).unwrap_or_default().into_bytes(),
+    };
+    let Some(given) = sasl::bearer(name, &message) else {
+        return Ok(Verdict::bad("not a message of the mechanism"));
+    };
+    if connection.sign_in_by_token(&given) {
+        return Ok(Verdict::ok(format!("[CAPABILITY {}] signed in", capabilities(connection))));
+    }
+    let acknowledged = answer(connection, sasl::TOKEN_REFUSED).await?;
+    let wanted: &[u8] = if name == "XOAUTH2" { b"" } else { b"AQ==" };
+    Ok(match acknowledged == wanted {
+        true => Verdict::no("[AUTHENTICATIONFAILED] the token is not valid"),
+        false => Verdict::bad("the refusal was not acknowledged"),
     })
 }
 

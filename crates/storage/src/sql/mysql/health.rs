@@ -155,6 +155,21 @@ impl Vault for MySqlStore {
         Ok(Sealed::from_bytes(stored))
     }
 
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        const STAGE: &str = "replace a sealed value";
+        let update = "UPDATE postroom_secret SET sealed = ? WHERE owner = ? AND field = ? AND sealed = ?";
+        let delete = "DELETE FROM postroom_secret WHERE owner = ? AND field = ? AND sealed = ?";
+        let done = write!(self.connections, STAGE, |tx| {
+            let query = match &to {
+                Some(to) => sqlx::query(update).bind(to.as_bytes()),
+                None => sqlx::query(delete),
+            };
+            let query = query.bind(&binding.owner).bind(&binding.field).bind(from.as_bytes());
+            query.execute(tx).await.map_err(failed(STAGE))
+        })?;
+        Ok(done.rows_affected() == 1)
+    }
+
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {
         const STAGE: &str = "read sealed values";
         let mut read = self.connections.read(STAGE).await?;

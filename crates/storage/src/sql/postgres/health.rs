@@ -153,6 +153,22 @@ impl Vault for PgStore {
         Ok(Sealed::from_bytes(stored))
     }
 
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        const STAGE: &str = "replace a sealed value";
+        let update = "UPDATE postroom_secret SET sealed = $4 WHERE owner = $1 AND field = $2 AND sealed = $3";
+        let delete = "DELETE FROM postroom_secret WHERE owner = $1 AND field = $2 AND sealed = $3";
+        let done = write!(self.connections, STAGE, |tx| {
+            let query = sqlx::query(if to.is_some() { update } else { delete });
+            let query = query.bind(&binding.owner).bind(&binding.field).bind(from.as_bytes());
+            let query = match &to {
+                Some(to) => query.bind(to.as_bytes()),
+                None => query,
+            };
+            query.execute(tx).await.map_err(failed(STAGE))
+        })?;
+        Ok(done.rows_affected() == 1)
+    }
+
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {
         const STAGE: &str = "read sealed values";
         let mut read = self.connections.read(STAGE).await?;

@@ -159,6 +159,22 @@ impl Vault for SqliteStore {
         Ok(Sealed::from_bytes(stored))
     }
 
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        const STAGE: &str = "replace a sealed value";
+        let mut tx = self.connections.write(STAGE).await?;
+        let query = match &to {
+            Some(to) => {
+                let sql =
+                    "UPDATE postroom_secret SET sealed = ? WHERE owner = ? AND field = ? AND sealed = ?";
+                sqlx::query(sql).bind(to.as_bytes())
+            }
+            None => sqlx::query("DELETE FROM postroom_secret WHERE owner = ? AND field = ? AND sealed = ?"),
+        };
+        let query = query.bind(&binding.owner).bind(&binding.field).bind(from.as_bytes());
+        let done = query.execute(&mut *tx).await.map_err(failed(STAGE));
+        Ok(tx.finish(done).await?.rows_affected() == 1)
+    }
+
     async fn values(&self, owner: &str) -> Result<Vec<(Binding, Sealed)>> {
         const STAGE: &str = "read sealed values";
         let mut read = self.connections.read(STAGE).await?;

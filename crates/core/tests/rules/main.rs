@@ -1,6 +1,8 @@
 //! Walks the table of rules with a good and a bad value for each: a rule that nothing enforces, or that nobody wrote a
 //! pair for, fails here.
 
+mod oauth;
+
 use std::collections::BTreeMap;
 
 use postroom_core::address::{Address, Domain, NamedAddress};
@@ -405,6 +407,7 @@ fn every_rule_is_kept_by_a_good_value_and_broken_by_a_bad_one() {
     walk_values(&mut walk);
     walk_mailboxes(&mut walk);
     walk_secrets(&mut walk);
+    oauth::walk(&mut walk);
     walk_links(&mut walk);
     walk_contracts(&mut walk);
     walk_submissions(&mut walk);
