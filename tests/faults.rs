@@ -56,6 +56,8 @@ mod store;
 mod unseen;
 #[path = "faults/wired.rs"]
 mod wired;
+#[path = "faults/withheld.rs"]
+mod withheld;
 
 use std::path::Path;
 use std::sync::Arc;

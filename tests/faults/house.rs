@@ -101,15 +101,27 @@ pub(crate) async fn linked(postroom: &Postroom, id: &str, port: u16, connections
 
 /// Registers this user's inbox at the server, whose mail counts from the first on. What becomes of it at the server, `after` says.
 pub(crate) async fn inbox(postroom: &Postroom, server: &MailServer, user: &str, after: &str) -> Mailbox {
+    inbox_by("imaps", postroom, server, user, after).await
+}
+
+/// As [`inbox`], by this provider's protocol.
+pub(crate) async fn inbox_by(
+    provider: &str,
+    postroom: &Postroom,
+    server: &MailServer,
+    user: &str,
+    after: &str,
+) -> Mailbox {
+    let port = if provider == "pop3s" { server.pop3s_port() } else { server.imaps_port() };
     let form = InboxDraft {
-        provider: "imaps".to_owned(),
+        provider: provider.to_owned(),
         user: user.to_owned(),
         baseline: Some("all".to_owned()),
         after: Some(after.to_owned()),
         ..InboxDraft::default()
     };
     let draft = MailboxDraft {
-        port: Some(server.imaps_port().into()),
+        port: Some(port.into()),
         authority: Some(server.ca_pem().to_owned()),
         ..MailboxDraft::new("Desk", "localhost", SettingsDraft::Inbox(form))
     };

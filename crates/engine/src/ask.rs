@@ -56,10 +56,11 @@ impl Reader<'_> {
 
     fn withhold(&self, place: &Place, key: &RemoteKey, error: &TransportError) -> Result<(), Broken> {
         let postroom = &self.worker.postroom;
-        match self.worker.withheld.refused(place, key, postroom.now()) {
+        let why = said(error);
+        match self.worker.withheld.refused(place, key, &why, postroom.now()) {
             Verdict::Later => {}
             Verdict::Tell => {
-                let (mailbox, error) = (self.mailbox.id, said(error));
+                let (mailbox, error) = (self.mailbox.id, why);
                 tracing::warn!(target: "postroom", "mailbox {mailbox} does not give mail {key}: {error}");
                 postroom.observe(&Event::Withheld { mailbox, key: key.clone(), error });
             }

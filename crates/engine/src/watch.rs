@@ -110,11 +110,13 @@ impl Memory {
         });
     }
 
-    /// Records that the inbox works, but for that.
+    /// Records that the inbox works, but for that, or for a mail that its server does not give.
     async fn works(&self, worker: &Worker, charge: &Charge) {
-        match &self.unsettled {
-            None => worker.works(charge.lease.mailbox).await,
-            Some(unsettled) => worker.works_but(charge.lease.mailbox, &unsettled.error).await,
+        let mailbox = charge.lease.mailbox;
+        let unsettled = self.unsettled.as_ref().map(|unsettled| unsettled.error.clone());
+        match unsettled.or_else(|| worker.withheld.trouble(mailbox)) {
+            None => worker.works(mailbox).await,
+            Some(error) => worker.works_but(mailbox, &error).await,
         }
     }
 }

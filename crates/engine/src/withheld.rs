@@ -24,6 +24,8 @@ struct Trouble {
     tries: u32,
     next_at: Timestamp,
     told_at: Timestamp,
+    /// Why, as it was said last.
+    error: String,
 }
 
 #[derive(Debug)]
@@ -83,13 +85,14 @@ impl Withheld {
     }
 
     /// The server did not give it.
-    pub(crate) fn refused(&self, place: &Place, key: &RemoteKey, now: Timestamp) -> Verdict {
+    pub(crate) fn refused(&self, place: &Place, key: &RemoteKey, error: &str, now: Timestamp) -> Verdict {
         self.change(place, |one| {
             if one.mails.len() >= MOST && !one.mails.contains_key(key) {
                 return Verdict::TooMany;
             }
-            let fresh = Trouble { tries: 0, next_at: now, told_at: Timestamp::EPOCH };
+            let fresh = Trouble { tries: 0, next_at: now, told_at: Timestamp::EPOCH, error: String::new() };
             let trouble = one.mails.entry(key.clone()).or_insert(fresh);
+            error.clone_into(&mut trouble.error);
             trouble.tries += 1;
             let doubled = |tries: u32| REST.saturating_mul(1 << (tries - 2).min(10)).min(LONGEST_REST);
             trouble.next_at = if trouble.tries < 2 { now } else { now + doubled(trouble.tries) };
@@ -100,6 +103,14 @@ impl Withheld {
             trouble.told_at = now;
             Verdict::Tell
         })
+    }
+
+    /// What the health of an inbox says of them: the first one that was asked for more than once, and why it was not given.
+    pub(crate) fn trouble(&self, mailbox: MailboxId) -> Option<String> {
+        let boxes = self.boxes();
+        let mut mails = boxes.get(&mailbox)?.mails.iter();
+        let (key, trouble) = mails.find(|(_, trouble)| trouble.tries > 1)?;
+        Some(format!("mail {key} is not given: {}", trouble.error))
     }
 
     /// It came, or is gone.
@@ -143,7 +154,7 @@ mod tests {
             (3, Verdict::Later, 7),
             (60, Verdict::Tell, 68),
         ] {
-            assert_eq!(withheld.refused(&place, &key, at(asked)), verdict, "{asked}");
+            assert_eq!(withheld.refused(&place, &key, "no", at(asked)), verdict, "{asked}");
             assert!(withheld.is_due(&place, &key, at(due)), "{due}");
             assert!(due == 0 || !withheld.is_due(&place, &key, at(due - 1)), "{due}");
         }
@@ -159,7 +170,7 @@ mod tests {
         let withheld = Withheld::default();
         let place = Place { mailbox: MailboxId::new(1), folder: String::new(), epoch: 0 };
         let now = Timestamp::EPOCH + REST;
-        let refused = |uid| withheld.refused(&place, &RemoteKey::Uid(uid), now);
+        let refused = |uid| withheld.refused(&place, &RemoteKey::Uid(uid), "no", now);
         assert!((1..=1000).all(|uid| refused(uid) != Verdict::TooMany));
         assert_eq!(refused(1001), Verdict::TooMany);
         assert_ne!(refused(1), Verdict::TooMany);

@@ -3,7 +3,7 @@
 use crate::message;
 use bytes::Bytes;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -41,6 +41,16 @@ impl Stored {
     }
 }
 
+/// How a server behaves that does not give the content of a message, though it lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Withheld {
+    /// It says NO or `-ERR`, and goes on.
+    Refused,
+    /// It ends the connection.
+    HungUp,
+}
+
 #[derive(Debug)]
 pub(crate) struct Folder {
     pub(crate) uid_validity: u32,
@@ -48,11 +58,19 @@ pub(crate) struct Folder {
     pub(crate) messages: Vec<Stored>,
     /// The UID of each message that was added, changed or removed, in order: a view reads on from where it was.
     pub(crate) touched: Vec<u32>,
+    /// By UID.
+    pub(crate) withheld: BTreeMap<u32, Withheld>,
 }
 
 impl Folder {
     pub(crate) fn new(uid_validity: u32) -> Self {
-        Self { uid_validity, uid_next: 1, messages: Vec::new(), touched: Vec::new() }
+        Self {
+            uid_validity,
+            uid_next: 1,
+            messages: Vec::new(),
+            touched: Vec::new(),
+            withheld: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, bytes: Bytes, flags: BTreeSet<String>, received: SystemTime) -> u32 {

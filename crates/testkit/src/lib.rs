@@ -62,7 +62,7 @@ mod wire;
 pub use accepted::Accepted;
 pub use builder::MailServerBuilder;
 pub use fault::{Fault, Step};
-pub use folder::Stored;
+pub use folder::{Stored, Withheld};
 pub use hostile::HostileMail;
 pub use protocol::Protocol;
 pub use refusal::Refusal;

@@ -1,7 +1,7 @@
 //! The accounts and folders of a server as a test changes them, in the place of another client of the same mailbox.
 
 use crate::{
-    folder::{Folder, Stored},
+    folder::{Folder, Stored, Withheld},
     server::MailServer,
     store::{INBOX, Store},
 };
@@ -101,6 +101,22 @@ impl MailServer {
     pub fn expunge(&self, address: &str, folder: &str, uid: u32) {
         let removed = self.change_folder(address, folder, |_, found| found.remove(&BTreeSet::from([uid])));
         assert!(removed == 1, "no message with UID {uid} in {folder:?} of {address:?}");
+    }
+
+    /// Lists a message and does not give its content, until [`give`](Self::give). POP3 clients that have signed in do not notice.
+    ///
+    /// # Panics
+    /// When there is no such account or folder.
+    pub fn withhold(&self, address: &str, folder: &str, uid: u32, how: Withheld) {
+        self.change_folder(address, folder, |_, found| found.withheld.insert(uid, how));
+    }
+
+    /// Gives all messages of a folder again.
+    ///
+    /// # Panics
+    /// When there is no such account or folder.
+    pub fn give(&self, address: &str, folder: &str) {
+        self.change_folder(address, folder, |_, found| found.withheld.clear());
     }
 
     /// Gives one message another UID under the same UIDVALIDITY, against RFC 9051 section 2.3.1.1, and returns that: so Courier does when one

@@ -1,6 +1,6 @@
 //! The POP3 side (RFC 1939, RFC 2449, RFC 2595): a loop over commands. Deletions happen at QUIT and nowhere else.
 
-use crate::{message, sasl, sasl::Credentials, session::Connection, store::INBOX};
+use crate::{folder::Withheld, message, sasl, sasl::Credentials, session::Connection, store::INBOX};
 use bytes::Bytes;
 use std::{collections::BTreeSet, io};
 
@@ -9,6 +9,7 @@ struct Held {
     uid: u32,
     bytes: Bytes,
     deleted: bool,
+    withheld: Option<Withheld>,
 }
 
 struct Pop3 {
@@ -28,6 +29,8 @@ enum Reply {
     Ok(String),
     Lines(String, Vec<u8>),
     Err(String),
+    /// Nothing: the connection ends.
+    HangUp,
 }
 
 fn ok(text: impl Into<String>) -> Reply {
@@ -66,6 +69,9 @@ pub(crate) async fn serve(connection: Connection) -> io::Result<()> {
             "AUTH" => pop3.auth(rest).await?,
             verb => pop3.command(verb, rest),
         };
+        if matches!(reply, Reply::HangUp) {
+            return pop3.connection.wire.close().await;
+        }
         pop3.say(reply).await?;
     }
 }
@@ -76,6 +82,7 @@ impl Pop3 {
         let bytes = match reply {
             Reply::Ok(text) => format!("+OK {text}\r\n").into_bytes(),
             Reply::Err(text) => format!("-ERR {text}\r\n").into_bytes(),
+            Reply::HangUp => Vec::new(),
             Reply::Lines(text, lines) => {
                 let mut bytes = format!("+OK {text}\r\n").into_bytes();
                 stuff(&lines, &mut bytes);
@@ -186,9 +193,13 @@ impl Pop3 {
             }
             account.maildrop = Some(id);
             let inbox = account.folders.get(INBOX)?;
-            let held = inbox.messages.iter();
-            let held =
-                held.map(|kept| Held { uid: kept.uid, bytes: kept.bytes.clone(), deleted: false }).collect();
+            let held = inbox.messages.iter().map(|kept| Held {
+                uid: kept.uid,
+                bytes: kept.bytes.clone(),
+                deleted: false,
+                withheld: inbox.withheld.get(&kept.uid).copied(),
+            });
+            let held = held.collect();
             Some(Maildrop { uid_validity: inbox.uid_validity, held })
         });
         match maildrop {
@@ -252,10 +263,11 @@ impl Maildrop {
             }
             (_, _, None) => err("no such message"),
             ("LIST" | "UIDL", _, Some(at)) => ok(describe(at + 1, &self.held[at])),
-            ("RETR", _, Some(at)) => {
-                let bytes = &self.held[at].bytes;
-                Reply::Lines(format!("{} octets", bytes.len()), bytes.to_vec())
-            }
+            ("RETR", _, Some(at)) => match &self.held[at] {
+                Held { withheld: Some(Withheld::Refused), .. } => err("this message can not be read"),
+                Held { withheld: Some(Withheld::HungUp), .. } => Reply::HangUp,
+                Held { bytes, .. } => Reply::Lines(format!("{} octets", bytes.len()), bytes.to_vec()),
+            },
             ("TOP", _, Some(at)) => match second.parse() {
                 Ok(lines) => Reply::Lines("top".into(), message::top(&self.held[at].bytes, lines).to_vec()),
                 Err(_) => err("TOP needs a number of lines"),

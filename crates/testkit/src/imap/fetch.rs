@@ -46,6 +46,11 @@ fn serves(item: &MessageDataItemName<'_>) -> bool {
     }
 }
 
+/// Whether an item is of the content of a message, which may be withheld.
+pub(crate) fn is_content(item: &MessageDataItemName<'_>) -> bool {
+    matches!(item, MessageDataItemName::BodyExt { .. }) || reads(item)
+}
+
 /// Whether an item sets `\Seen`.
 pub(crate) fn reads(item: &MessageDataItemName<'_>) -> bool {
     matches!(

@@ -1,6 +1,7 @@
 //! The commands of the selected state (RFC 3501 section 6.4), each led to the room that does it.
 
 use crate::{
+    folder::Withheld,
     imap::{
         change::{self, FlagChange, Transfer},
         fetch,
@@ -48,11 +49,24 @@ pub(crate) fn obey(
             if items.iter().any(fetch::reads) {
                 shared.change(|store| change::mark_seen(store, view, &chosen));
             }
+            let asks_for_content = items.iter().any(fetch::is_content);
             let told = shared.read(|store| -> Result<usize, Verdict> {
                 let folder = view.folder_in(store)?;
                 let found = chosen.iter().filter_map(|(number, uid)| Some((*number, folder.find(*uid)?)));
                 let parts = shared.settings.partial_fetch;
-                Ok(found.map(|(number, kept)| out.raw(&fetch::response(number, kept, &items, parts))).count())
+                let (mut told, mut refused) = (0, false);
+                for (number, kept) in found {
+                    match folder.withheld.get(&kept.uid).filter(|_| asks_for_content) {
+                        Some(Withheld::HungUp) => return Err(Verdict::Bye("this message ends it".into())),
+                        Some(Withheld::Refused) => refused = true,
+                        None => out.raw(&fetch::response(number, kept, &items, parts)),
+                    }
+                    told += 1;
+                }
+                match refused {
+                    true => Err(Verdict::no("[SERVERBUG] a message can not be read")),
+                    false => Ok(told),
+                }
             })?;
             match numbers == Numbers::Sequence && told < chosen.len() {
                 true => Err(Verdict::no("[EXPUNGEISSUED] some of these messages are gone")),
