@@ -73,10 +73,11 @@ impl Postroom {
     }
 
     /// Whether an error is a server's refusal of an access token in whose place another one is worth a try: the refused one may have been
-    /// revoked, or have ended early. It is used no more.
+    /// revoked, or have ended, as it does in the middle of a conversation. It is used no more.
     pub(crate) async fn asks_anew(&self, route: &Route, error: &TransportError) -> bool {
+        let is_refused = matches!(error.kind(), TransportKind::SignInRefused | TransportKind::Reauthorise);
         match &route.credentials {
-            Some(Credentials::Bearer { token, .. }) if error.kind() == TransportKind::SignInRefused => {
+            Some(Credentials::Bearer { token, .. }) if is_refused => {
                 self.ports.grants.refuse(route.mailbox, token).await
             }
             _ => false,

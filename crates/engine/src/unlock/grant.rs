@@ -42,7 +42,7 @@ const UNSAID: Duration = Duration::from_secs(5 * 60);
 const REFUSALS: Duration = Duration::from_secs(5 * 60);
 
 /// How often, and with which pauses, it is tried to commit what a provider gave.
-const COMMITS: (u32, Duration) = (8, Duration::from_millis(100));
+const COMMITS: (u32, Duration) = (6, Duration::from_millis(100));
 
 /// Stands for the form that was tried out last with a secret of its own.
 pub(crate) const DRAFT: MailboxId = MailboxId::new(0);
