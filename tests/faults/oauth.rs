@@ -103,8 +103,7 @@ impl Town {
         OAuthDraft { token_endpoint: self.provider.url(), client: "app".to_owned(), ..OAuthDraft::default() }
     }
 
-    /// An outbox, with a contract of the same name that is linked to it.
-    async fn outbox(&self, postroom: &Postroom, login: &str, secret: &str) -> Mailbox {
+    fn outbox_draft(&self, login: &str) -> MailboxDraft {
         let form = OutboxDraft {
             tls: "none".to_owned(),
             auth: "oauth2".to_owned(),
@@ -114,12 +113,16 @@ impl Town {
             max_connections: Some(4),
             ..OutboxDraft::default()
         };
-        let draft = MailboxDraft {
+        MailboxDraft {
             port: Some(self.server.smtp_port().into()),
             danger_plaintext: true,
             ..MailboxDraft::new(login, "127.0.0.1", form)
-        };
-        let outbox = self.register(postroom, &draft, secret).await;
+        }
+    }
+
+    /// An outbox, with a contract of the same name that is linked to it.
+    async fn outbox(&self, postroom: &Postroom, login: &str, secret: &str) -> Mailbox {
+        let outbox = self.register(postroom, &self.outbox_draft(login), secret).await;
         let linked = Contract::new(contract(login)).with_outbox(outbox.id, None);
         postroom.save_contract(&actor(), &linked).await.unwrap();
         outbox
@@ -228,9 +231,67 @@ async fn a_token_that_the_store_does_not_take_is_not_used_and_not_lost() {
     postroom.probe(outbox.id).await.expect_err("the store is away");
     assert!(store.calls("Vault::replace") > 1, "it is tried more than once");
     assert!(town.server.sessions().is_empty(), "the server was not asked");
+    // Another process has the word by now, and spends a refresh token that is good no more.
+    town.clock.advance(Duration::from_secs(120));
+    let other = town.postroom();
+    assert!(!other.probe(outbox.id).await.unwrap().passed());
     away.store(false, Ordering::SeqCst);
     assert!(postroom.probe(outbox.id).await.unwrap().passed());
-    assert_eq!(town.provider.requests(), 1, "it had been given");
+    assert!(other.probe(outbox.id).await.unwrap().passed());
+    assert_eq!(town.provider.requests(), 2, "it had been given");
+}
+
+/// Seen to fail when what was given for one secret is used for another: the second server gets the token of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_for_one_secret_is_used_for_no_other() {
+    let town = Town::new(&[LOGIN]).await;
+    let postroom = town.postroom();
+    let draft = town.outbox_draft(LOGIN);
+    let probe = async |draft: &MailboxDraft, secret: &str, stored: Option<MailboxId>| {
+        let secret = SecretChange::Set(SecretString::from(secret));
+        postroom.probe_draft(draft, secret, stored).await.unwrap().passed()
+    };
+    let good = town.provider.grant(LOGIN);
+    assert!(probe(&draft, &good, None).await);
+    assert!(!probe(&draft, "another", None).await, "it was given for the good one");
+    // The same secret at another server is another matter, too: its own token is asked for.
+    let elsewhere = MailboxDraft { server: "localhost".to_owned(), ..draft.clone() };
+    assert!(probe(&elsewhere, &good, None).await);
+    assert_eq!(town.provider.requests(), 3);
+    // What was tried out is what is then saved: nothing is asked for again.
+    let outbox = town.outbox(&postroom, LOGIN, &good).await;
+    assert!(postroom.probe(outbox.id).await.unwrap().passed());
+    assert!(!probe(&draft, "another", Some(outbox.id)).await);
+    assert!(postroom.probe(outbox.id).await.unwrap().passed());
+    assert_eq!(town.provider.requests(), 4);
+}
+
+/// Seen to fail when nothing is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_mailbox_or_its_secret_goes_what_was_given_for_it() {
+    let town = Town::new(&[LOGIN]).await;
+    let store = Arc::new(Wired::ruled(town.store.clone(), |_| Wire::Whole));
+    let postroom = town.postroom_over(store.clone(), Arc::new(SmtpTransport::new()));
+    let secret = town.provider.grant(LOGIN);
+    let inbox = town.inbox(&postroom, &secret).await;
+    assert!(postroom.probe(inbox.id).await.unwrap().passed());
+    let edit = async |mailbox: &Mailbox, description: &str, secret: SecretChange| {
+        let draft = MailboxDraft { description: description.to_owned(), ..(&mailbox.settings).into() };
+        postroom.edit(&actor(), mailbox.id, mailbox.revision, &draft, secret).await.unwrap()
+    };
+    let forgotten = || store.calls("Vault::replace");
+    let asked = forgotten();
+    let inbox = edit(&inbox, "another word for it", SecretChange::Keep).await;
+    assert!(postroom.probe(inbox.id).await.unwrap().passed());
+    assert_eq!((forgotten(), town.provider.requests()), (asked, 1), "it is the same sign-in");
+    let inbox = edit(&inbox, "Desk", SecretChange::Set("another".into())).await;
+    assert_eq!(forgotten(), asked + 1);
+    let inbox = edit(&inbox, "Desk", SecretChange::Set(secret.into())).await;
+    assert!(postroom.probe(inbox.id).await.unwrap().passed());
+    assert_eq!(town.provider.requests(), 2, "it was forgotten");
+    let asked = forgotten();
+    postroom.remove(&actor(), inbox.id, None).await.unwrap();
+    assert_eq!(forgotten(), asked + 1);
 }
 
 /// The answer of the commit is lost, as when a connection breaks during COMMIT.

@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
 use crate::register::password_of;
-use grant::{Asker, Locked};
+use grant::{Asker, Basis, Locked};
 
 /// The protocol that a mailbox speaks.
 pub(crate) fn protocol(settings: &MailboxSettings) -> Protocol {
@@ -55,19 +55,10 @@ impl Postroom {
         secret: SecretString,
     ) -> std::result::Result<Route, Locked> {
         let user = mailbox.settings.user().unwrap_or_default();
-        let credentials = match mailbox.settings.oauth() {
+        let (store, keyring) = (Arc::clone(&self.ports.store), Arc::clone(&self.ports.keyring));
+        let credentials = match Asker::new(store, keyring, mailbox, &secret) {
             None => Credentials::password(user, secret),
-            Some(oauth) => {
-                let asker = Asker {
-                    store: Arc::clone(&self.ports.store),
-                    keyring: Arc::clone(&self.ports.keyring),
-                    mailbox: mailbox.id,
-                    revision: mailbox.revision,
-                    oauth: oauth.clone(),
-                    secret,
-                };
-                Credentials::bearer(user, self.ports.grants.access(asker).await?)
-            }
+            Some(asker) => Credentials::bearer(user, self.ports.grants.access(asker).await?),
         };
         Ok(route(mailbox, Some(credentials)))
     }
@@ -81,6 +72,20 @@ impl Postroom {
                 self.ports.grants.refuse(route.mailbox, token).await
             }
             _ => false,
+        }
+    }
+
+    /// For what access tokens of a mailbox are asked, if it signs in by them.
+    pub(crate) async fn basis(&self, mailbox: &Mailbox) -> Option<Basis> {
+        mailbox.settings.oauth()?;
+        Basis::of(&mailbox.settings, &self.open_secret(mailbox.id).await.ok()?)
+    }
+
+    /// Forgets what was given for it.
+    pub(crate) async fn forget_grant(&self, basis: Option<Basis>) -> Result<()> {
+        match basis {
+            Some(basis) => self.ports.grants.forget(self.store(), basis).await,
+            None => Ok(()),
         }
     }
 
