@@ -164,7 +164,7 @@ impl Town {
     }
 }
 
-/// Seen to fail without the lock of a mailbox: each of its connections asks. Would miss processes, which the next test has.
+/// Seen to fail without the lock of a mailbox and its word in the store, each of which would do.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_boxes_at_once_ask_once_each() {
     let logins: Vec<String> = (0..50).map(|number| format!("box{number}@acme.example")).collect();
@@ -294,7 +294,7 @@ async fn with_a_mailbox_or_its_secret_goes_what_was_given_for_it() {
     assert_eq!(forgotten(), asked + 1);
 }
 
-/// The answer of the commit is lost, as when a connection breaks during COMMIT.
+/// Seen to fail when what stands there is not looked at: the answer of the commit is lost, as when a connection breaks during COMMIT.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_unknown_outcome_is_known_by_what_stands_there() {
     let town = Town::new(&[LOGIN]).await;

@@ -341,7 +341,8 @@ impl Asker {
                 }
                 None => self.store.put_if_absent(&self.basis.binding(), asking.clone()).await? == asking,
             };
-            if has_the_word {
+            // Who was dropped here and is gone on with later asks for the word anew.
+            if has_the_word && self.store.now() < now + ASKING / 2 {
                 break (asking, refresh);
             }
         };
