@@ -15,6 +15,8 @@ mod death;
 #[cfg(target_os = "linux")]
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/endless.rs"]
+mod endless;
 #[path = "faults/herd.rs"]
 mod herd;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! The IMAP side: sign-in, folders, reading, changing, and what a client is told of other clients.
 
 use crate::client::Client;
-use postroom_testkit::{MailServer, Protocol};
+use postroom_testkit::{MailServer, PartialFetch, Protocol};
 use std::time::{Duration, SystemTime};
 
 const ANA: &str = "ana@acme.example";
@@ -165,6 +165,20 @@ async fn each_data_item_is_served() {
             .ends_with("* 1 FETCH (UID 1 FLAGS (\\Seen))\r\nA1 OK fetched\r\n")
     );
     assert!(server.messages(ANA, "INBOX")[0].flags.contains("\\Seen"));
+}
+
+#[tokio::test]
+async fn a_server_may_give_all_where_a_part_is_asked_for() {
+    for (parts, part) in [
+        (PartialFetch::Served, format!("BODY[]<1> {{2}}\r\n{}", &MAIL[1..3])),
+        (PartialFetch::Whole, format!("BODY[] {{{}}}\r\n{MAIL}", MAIL.len())),
+        (PartialFetch::WholeAsPart, format!("BODY[]<1> {{{}}}\r\n{MAIL}", MAIL.len())),
+    ] {
+        let server = MailServer::builder().account(ANA, "secret").partial_fetch(parts).start().await.unwrap();
+        server.deliver(ANA, MAIL);
+        let answer = select(&server).await.imap("FETCH 1 BODY.PEEK[]<1.2>").await;
+        assert_eq!(answer, format!("* 1 FETCH ({part})\r\nA1 OK fetched\r\n"));
+    }
 }
 
 #[tokio::test]

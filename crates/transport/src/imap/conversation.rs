@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tracing::debug;
 
 use super::refusal;
-use super::response::{Condition, Response, Status, ends_in_text, parse};
+use super::response::{Ahead, Condition, Response, Status, body_ahead, ends_in_text, parse};
 use super::token::announced;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::timeouts::IncomingTimeouts;
@@ -315,13 +315,34 @@ impl Conversation {
 
     /// The next response with its literals, without its last line end.
     pub(super) async fn response(&mut self) -> Result<BytesMut> {
+        Ok(self.response_or_body(u64::MAX).await?.0)
+    }
+
+    /// The next response, up to the literal of a body that is longer than `most`, if it has one: whoever asked takes so many bytes
+    /// from the stream, and goes on with [`behind_body`](Self::behind_body).
+    pub(super) async fn response_or_body(&mut self, most: u64) -> Result<(BytesMut, Option<Ahead>)> {
         let mut bytes = BytesMut::from(&self.stream.read_line(RESPONSE_LIMIT).await?[..]);
-        if ends_in_text(&bytes) {
-            return Ok(bytes);
-        }
-        let mut line = 0;
+        let body = if ends_in_text(&bytes) { None } else { self.literals(&mut bytes, 0, most).await? };
+        Ok((bytes, body))
+    }
+
+    /// Hears the rest of a response behind the body that was taken from the stream; an empty one stands in its place.
+    pub(super) async fn behind_body(&mut self, bytes: &mut BytesMut) -> Result<()> {
+        let announcement = bytes.iter().rposition(|byte| *byte == b'{').unwrap_or(bytes.len());
+        bytes.truncate(announcement);
+        bytes.extend_from_slice(b"{0}\r\n");
+        let line = bytes.len();
+        bytes.extend_from_slice(&self.stream.read_line(RESPONSE_LIMIT - line.min(RESPONSE_LIMIT)).await?);
+        self.literals(bytes, line, u64::MAX).await.map(|_| ())
+    }
+
+    /// Reads literals, and what follows each, from the place of a line on; a body that is longer than `most` is left to be read.
+    async fn literals(&mut self, bytes: &mut BytesMut, mut line: usize, most: u64) -> Result<Option<Ahead>> {
         // Each round adds at least the announcement of the next literal, so the limit ends the loop.
         while let Some(length) = announced(&bytes[line..]) {
+            if let Some(body) = body_ahead(&bytes[line..]).filter(|body| body.length > most) {
+                return Ok(Some(body));
+            }
             let room = RESPONSE_LIMIT.saturating_sub(bytes.len());
             let length = usize::try_from(length).ok().filter(|length| *length <= room);
             let Some(length) = length else {
@@ -332,7 +353,7 @@ impl Conversation {
             line = bytes.len();
             bytes.extend_from_slice(&self.stream.read_line(RESPONSE_LIMIT - line.min(RESPONSE_LIMIT)).await?);
         }
-        Ok(bytes)
+        Ok(None)
     }
 
     /// The server's words with their code.

@@ -206,7 +206,8 @@ async fn serve(tcp: TcpStream, steps: &[Step], then: Then, grain: Grain) -> Opti
 }
 
 fn replaced(said: &[u8], tag: &str) -> Vec<u8> {
-    let Some(at) = said.windows(5).position(|window| window == b"<tag>") else { return said.to_vec() };
+    let mut begun = said.iter().enumerate().filter(|(_, byte)| **byte == b'<').map(|(at, _)| at);
+    let Some(at) = begun.find(|at| said[*at..].starts_with(b"<tag>")) else { return said.to_vec() };
     [&said[..at], tag.as_bytes(), &said[at + 5..]].concat()
 }
 

@@ -1,6 +1,8 @@
 //! Walks the table of rules with a good and a bad value for each: a rule that nothing enforces, or that nobody wrote a
 //! pair for, fails here.
 
+mod oauth;
+
 use std::collections::BTreeMap;
 
 use postroom_core::address::{Address, Domain, NamedAddress};
@@ -13,8 +15,7 @@ use postroom_core::id::{
 };
 use postroom_core::ledger::{self, RemoteKey};
 use postroom_core::mailbox::{
-    InboxDraft, Kind, Mailbox, MailboxDraft, OAuthDraft, OutboxDraft, SecretPresence, SentCopy,
-    SettingsDraft, Status,
+    InboxDraft, Kind, Mailbox, MailboxDraft, OutboxDraft, SecretPresence, SentCopy, SettingsDraft, Status,
 };
 use postroom_core::message::{
     Attachment, Automation, Content, OnDoubt, OnSuppressed, Priority, Submission, check_size,
@@ -109,15 +110,6 @@ fn outbox() -> (MailboxDraft, OutboxDraft) {
     (form(SettingsDraft::Outbox(draft.clone())), draft)
 }
 
-fn oauth(endpoint: &str, client: &str, scope: Option<&str>, grant: Option<&str>) -> OAuthDraft {
-    OAuthDraft {
-        token_endpoint: endpoint.into(),
-        client: client.into(),
-        scope: scope.map(Into::into),
-        grant: grant.map(Into::into),
-    }
-}
-
 fn mailbox(id: i64, draft: &MailboxDraft) -> Mailbox {
     let settings = draft.check().expect("a good form");
     let actor = Actor::parse("test").expect("an actor");
@@ -201,24 +193,6 @@ fn walk_mailboxes(walk: &mut Walk) {
     walk.outbox("mailbox.user", |_, form| form.user = None);
     walk.outbox("mailbox.user-absent", |_, form| form.auth = "none".into());
     walk.outbox("mailbox.danger-plaintext", |_, form| form.tls = "none".into());
-    for (code, bad) in [
-        ("oauth.token-endpoint", oauth("http://id.example/token", "app", None, None)),
-        ("oauth.client", oauth("https://id.example/token", "", None, None)),
-        ("oauth.scope", oauth("https://id.example/token", "app", Some("a\u{7}"), None)),
-        ("oauth.grant", oauth("https://id.example/token", "app", None, Some("password"))),
-    ] {
-        let good = oauth("https://id.example/token", "app", Some("mail"), Some("client-credentials"));
-        let inbox = |oauth: &OAuthDraft| {
-            let (draft, form) = inbox();
-            let form = InboxDraft { oauth: Some(oauth.clone()), ..form };
-            MailboxDraft { settings: SettingsDraft::Inbox(form), ..draft }.check()
-        };
-        walk.check(code, inbox(&good), inbox(&bad));
-        walk.outbox(code, |_, form| (form.auth, form.oauth) = ("oauth2".into(), Some(bad)));
-    }
-    walk.outbox("oauth.absent", |_, form| {
-        form.oauth = Some(oauth("https://id.example/token", "app", None, None));
-    });
     walk.outbox("outbox.tls", |_, form| form.tls = "ssl".into());
     walk.outbox("outbox.auth", |_, form| form.auth = "kerberos".into());
     walk.outbox("outbox.senders", |_, form| form.senders.clear());
@@ -265,24 +239,6 @@ fn walk_secrets(walk: &mut Walk) {
     for bad in ["", "a\nb", "a\0", &"a".repeat(4097)] {
         walk.check("mailbox.password", good(), draft.check_with_secret(&set(bad), None));
     }
-    let by_token = |endpoint: &str| {
-        let (draft, form) = outbox();
-        let oauth = Some(oauth(endpoint, "app", None, None));
-        let form = OutboxDraft { auth: "oauth2".into(), oauth, ..form };
-        MailboxDraft { settings: SettingsDraft::Outbox(form), ..draft }
-    };
-    let token = by_token("https://id.example/token");
-    for bad in ["", "a\u{7}", "{}", "{\"client_secret\":\"s\"}", &"a".repeat(4097)] {
-        let set = |text| token.check_with_secret(&set(text), None);
-        walk.check("oauth.secret", set("{\"refresh_token\":\"r\"}"), set(bad));
-    }
-    let stored = token.check().expect("a good form");
-    let moved = |endpoint| {
-        let kept = Some((&stored, SecretPresence::Stored));
-        by_token(endpoint).check_with_secret(&SecretChange::Keep, kept)
-    };
-    let evil = moved("https://evil.example/token");
-    walk.check("mailbox.password-again", moved("https://id.example/token"), evil);
     for bad in [SecretChange::Keep, SecretChange::Clear] {
         walk.check("mailbox.password-required", good(), draft.check_with_secret(&bad, None));
     }
@@ -451,6 +407,7 @@ fn every_rule_is_kept_by_a_good_value_and_broken_by_a_bad_one() {
     walk_values(&mut walk);
     walk_mailboxes(&mut walk);
     walk_secrets(&mut walk);
+    oauth::walk(&mut walk);
     walk_links(&mut walk);
     walk_contracts(&mut walk);
     walk_submissions(&mut walk);
