@@ -40,6 +40,8 @@ mod preload;
 mod proxy;
 #[path = "faults/receiving.rs"]
 mod receiving;
+#[path = "faults/renumbered.rs"]
+mod renumbered;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/restored.rs"]
