@@ -15,6 +15,8 @@ mod death;
 #[cfg(target_os = "linux")]
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/endless.rs"]
+mod endless;
 #[path = "faults/herd.rs"]
 mod herd;
 #[cfg(target_os = "linux")]
@@ -40,6 +42,8 @@ mod preload;
 mod proxy;
 #[path = "faults/receiving.rs"]
 mod receiving;
+#[path = "faults/renumbered.rs"]
+mod renumbered;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/restored.rs"]

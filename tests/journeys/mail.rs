@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use postroom::core::id::RecordId;
-use postroom::core::mailbox::SettingsDraft;
+use postroom::core::ledger::State as LedgerState;
+use postroom::core::mailbox::{MailboxDraft, SettingsDraft};
 use postroom::core::message::Submission;
 use postroom::core::queue::State;
-use postroom_testkit::MailServer;
+use postroom_testkit::{MailServer, PartialFetch};
 
 use crate::desk::*;
 
@@ -64,6 +65,47 @@ async fn mail_arrives_by_each_protocol_and_the_server_is_told_when_it_is_safe() 
             _ => (2, 0),
         };
         assert_eq!((left("INBOX"), left("Done")), want, "{provider} {after}");
+    }
+}
+
+/// A server that gives all of a mail where a piece of it is asked for. Seen to fail, with the inbox standing still at the first of these
+/// mails, when each literal longer than a piece ended the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_mail_of_a_server_that_knows_no_pieces_arrives_whole_and_the_box_goes_on() {
+    for parts in [PartialFetch::Whole, PartialFetch::WholeAsPart] {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path()).await;
+        let server = MailServer::builder().account("desk@acme.example", PASSWORD).partial_fetch(parts);
+        let server = server.start().await.unwrap();
+        let draft = MailboxDraft { max_message: Some(1 << 20), ..inbox(&server, "imaps") };
+        let inbox = desk.register(&draft).await;
+        desk.link("ACME", None, &[inbox.id]).await;
+        let mail = |subject: &str, length: usize| {
+            let mut mail = format!("From: ana@customer.example\r\nSubject: {subject}\r\n\r\n").into_bytes();
+            mail.extend((0..length - mail.len()).map(|at| b"0123456789\r\n"[at % 12]));
+            mail
+        };
+        let mails = [
+            mail("one", 256 * 1024),
+            mail("two", 256 * 1024 + 1),
+            mail("three", 1 << 20),
+            mail("large", 3 << 20),
+            mail("five", 300),
+        ];
+        for mail in &mails {
+            server.deliver("desk@acme.example", mail.clone());
+        }
+        desk.work().await;
+        desk.work().await;
+        assert_eq!(desk.tickets.subjects(), ["one", "two", "three", "five"]);
+        for (at, want) in [0, 1, 2, 4].into_iter().enumerate() {
+            assert!(desk.tickets.0.lock().unwrap()[at].raw == mails[want], "{want}");
+        }
+        // The beginning of the one that is too large is kept, and nobody is handed it for the mail.
+        let ledger = desk.ledger().await;
+        let large: Vec<_> = ledger.iter().filter(|item| item.state == LedgerState::Dead).collect();
+        assert_eq!((ledger.len(), large.len()), (5, 1));
+        assert_eq!((large[0].subject.as_str(), large[0].size), ("large", 1 << 20));
     }
 }
 

@@ -5,6 +5,7 @@ mod build;
 mod charset;
 mod encode;
 mod file_name;
+mod names;
 mod parse;
 mod raw;
 mod readdress;

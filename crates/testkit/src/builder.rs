@@ -3,7 +3,7 @@
 use crate::{
     protocol::Protocol,
     server::MailServer,
-    shared::{Relay, Settings, Shared},
+    shared::{PartialFetch, Relay, Settings, Shared},
     store::Store,
     tls::{Authority, Certificate},
     wire::LineEnd,
@@ -39,6 +39,7 @@ impl MailServer {
                 smtp_line_end: LineEnd::default(),
                 relay: Relay::default(),
                 size_limit: 32 * 1024 * 1024,
+                partial_fetch: PartialFetch::default(),
                 withheld: BTreeSet::new(),
             },
             authority: None,
@@ -75,6 +76,12 @@ impl MailServerBuilder {
     /// The largest mail in bytes, announced by SIZE, also the largest IMAP literal; 32 MiB unless set.
     pub fn size_limit(mut self, bytes: usize) -> Self {
         self.settings.size_limit = bytes;
+        self
+    }
+
+    /// What the IMAP side makes of a FETCH that asks for a part of a body.
+    pub fn partial_fetch(mut self, partial_fetch: PartialFetch) -> Self {
+        self.settings.partial_fetch = partial_fetch;
         self
     }
 

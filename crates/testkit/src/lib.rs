@@ -67,7 +67,7 @@ pub use hostile::HostileMail;
 pub use protocol::Protocol;
 pub use refusal::Refusal;
 pub use server::MailServer;
-pub use shared::Relay;
+pub use shared::{PartialFetch, Relay};
 pub use store::Session;
 pub use tls::{Authority, Certificate};
 pub use token::TokenEndpoint;

@@ -26,6 +26,19 @@ pub enum Relay {
     Nobody,
 }
 
+/// What the IMAP side makes of a FETCH that asks for a part of a body, as by `BODY[]<0.1000>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartialFetch {
+    /// Gives that part.
+    #[default]
+    Served,
+    /// Gives all of it, and says so, as servers do that know no parts.
+    Whole,
+    /// Gives all of it, and says that it is the part.
+    WholeAsPart,
+}
+
 /// Fixed when the server starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -34,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) smtp_line_end: LineEnd,
     pub(crate) relay: Relay,
     pub(crate) size_limit: usize,
+    pub(crate) partial_fetch: PartialFetch,
     pub(crate) withheld: BTreeSet<(Service, String)>,
 }
 

@@ -181,8 +181,8 @@ pub(crate) fn leaves_whole(error: &Error) -> bool {
 /// 3. A key names the same mail in every session of one epoch, and no other mail ever.
 /// 4. `fetch` hands on exactly the bytes that lie there, in pieces of at most 256 KiB, and marks nothing as read.
 /// 5. A mail that is not there any more is [`crate::ErrorKind::Gone`], and the session goes on.
-/// 6. A mail beyond the limit is [`crate::ErrorKind::TooLarge`], and the session goes on; only one that is so much larger than its
-///    server said that its end is not waited for may end it. Its beginning may be handed on, never more than the limit and never
+/// 6. A mail beyond the limit is [`crate::ErrorKind::TooLarge`], and the session goes on; only one that comes all the same, and is so
+///    much larger that its end is not waited for, may end it. Its beginning may be handed on, never more than the limit and never
 ///    the whole.
 /// 7. Nothing changes at the server but by `settle` and `append`.
 /// 8. What was settled holds when `close` says [`CloseReport::Kept`]; nothing else has changed. It can be repeated, in the

@@ -6,7 +6,7 @@
 use postroom_core::credentials::Credentials;
 use postroom_core::endpoint::{Authority, Endpoint, Host, Port, Tls};
 use postroom_core::id::{MailboxId, Revision};
-use postroom_testkit::{MailServer, MailServerBuilder, Protocol as TestPort};
+use postroom_testkit::{MailServer, MailServerBuilder, PartialFetch, Protocol as TestPort};
 use postroom_transport::by_protocol::ByProtocol;
 use postroom_transport::conformance::{Abilities, IncomingPeer, OnServer, incoming};
 use postroom_transport::memory::MemoryIncoming;
@@ -180,6 +180,13 @@ async fn imap_with_sasl_login_passes_the_suite() {
         MailServer::builder().without(imap, "AUTH=PLAIN").without(imap, "LOGIN")
     })
     .await;
+}
+
+#[tokio::test]
+async fn imap_without_pieces_passes_the_suite() {
+    for parts in [PartialFetch::Whole, PartialFetch::WholeAsPart] {
+        check(Protocol::Imap, Tls::Implicit, || MailServer::builder().partial_fetch(parts)).await;
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@
 mod idle;
 #[path = "incoming/imap.rs"]
 mod imap;
+#[path = "incoming/large.rs"]
+mod large;
 #[path = "incoming/many.rs"]
 mod many;
 #[path = "incoming/million.rs"]
@@ -23,6 +25,8 @@ mod replay;
 mod scripted;
 #[path = "incoming/truncation.rs"]
 mod truncation;
+#[path = "incoming/whole.rs"]
+mod whole;
 
 #[test]
 fn every_dialogue_is_played() {
@@ -31,6 +35,7 @@ fn every_dialogue_is_played() {
         include_str!("incoming/imap.rs"),
         include_str!("incoming/many.rs"),
         include_str!("incoming/pop3.rs"),
+        include_str!("incoming/whole.rs"),
     );
     for protocol in ["imap", "pop3"] {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogs").join(protocol);

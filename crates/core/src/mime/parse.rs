@@ -12,6 +12,7 @@ use mail_parser::{ContentType, HeaderValue};
 
 use super::charset::{self, Text};
 use super::file_name::FileNames;
+use super::names::Names;
 use super::scan::{self, Header, Kind, Leaf};
 use crate::address::{Address, NamedAddress};
 use crate::automatic::{self, Signs};
@@ -64,10 +65,10 @@ pub fn parse(bytes: impl Into<Bytes>) -> Mail {
 }
 
 fn read(bytes: &Bytes) -> Mail {
-    let of_part = |field: &HeaderField<'_>| is_one_of(field, KNOWN_OF_PARTS);
-    let of_mail = |field: &HeaderField<'_>| {
-        [KNOWN, DELIVERED, automatic::FIELDS].iter().any(|names| is_one_of(field, names))
-    };
+    static OF_MAIL: Names = Names::new(&[KNOWN, DELIVERED, automatic::FIELDS]);
+    static OF_PARTS: Names = Names::new(&[KNOWN_OF_PARTS]);
+    let of_part = |field: &HeaderField<'_>| OF_PARTS.has(field.name());
+    let of_mail = |field: &HeaderField<'_>| OF_MAIL.has(field.name());
     let mut fields = Fields::new(bytes);
     let (mut header, mut outermost) = (Header::default(), Header::default());
     for field in fields.by_ref() {

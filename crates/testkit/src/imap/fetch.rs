@@ -4,6 +4,7 @@ use crate::{
     folder::Stored,
     imap::view::{Numbers, flag_list},
     message,
+    shared::PartialFetch,
 };
 use chrono::{DateTime, Utc};
 use imap_codec::imap_types::{
@@ -56,19 +57,24 @@ pub(crate) fn reads(item: &MessageDataItemName<'_>) -> bool {
 }
 
 /// The whole `n FETCH (...)`, literals included.
-pub(crate) fn response(number: usize, message: &Stored, items: &[MessageDataItemName<'_>]) -> Vec<u8> {
+pub(crate) fn response(
+    number: usize,
+    message: &Stored,
+    items: &[MessageDataItemName<'_>],
+    parts: PartialFetch,
+) -> Vec<u8> {
     let mut out = format!("{number} FETCH (").into_bytes();
     for (at, item) in items.iter().enumerate() {
         if at > 0 {
             out.push(b' ');
         }
-        write_item(item, message, &mut out);
+        write_item(item, message, parts, &mut out);
     }
     out.push(b')');
     out
 }
 
-fn write_item(item: &MessageDataItemName<'_>, message: &Stored, out: &mut Vec<u8>) {
+fn write_item(item: &MessageDataItemName<'_>, message: &Stored, parts: PartialFetch, out: &mut Vec<u8>) {
     use MessageDataItemName as Name;
     let (header, text) = message::split_header(&message.bytes);
     match item {
@@ -98,11 +104,14 @@ fn write_item(item: &MessageDataItemName<'_>, message: &Stored, out: &mut Vec<u8
                 }
                 _ => (String::new(), message.bytes.to_vec()),
             };
-            match partial {
+            match partial.filter(|_| parts != PartialFetch::Whole) {
                 None => literal(&format!("BODY[{name}]"), &bytes, out),
+                Some((origin, _)) if parts == PartialFetch::WholeAsPart => {
+                    literal(&format!("BODY[{name}]<{origin}>"), &bytes, out);
+                }
                 // Past the end there is nothing, which is an empty string and no error.
                 Some((origin, length)) => {
-                    let from = (*origin as usize).min(bytes.len());
+                    let from = (origin as usize).min(bytes.len());
                     let to = from.saturating_add(length.get() as usize).min(bytes.len());
                     literal(&format!("BODY[{name}]<{origin}>"), &bytes[from..to], out);
                 }

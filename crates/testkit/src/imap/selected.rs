@@ -51,7 +51,8 @@ pub(crate) fn obey(
             let told = shared.read(|store| -> Result<usize, Verdict> {
                 let folder = view.folder_in(store)?;
                 let found = chosen.iter().filter_map(|(number, uid)| Some((*number, folder.find(*uid)?)));
-                Ok(found.map(|(number, kept)| out.raw(&fetch::response(number, kept, &items))).count())
+                let parts = shared.settings.partial_fetch;
+                Ok(found.map(|(number, kept)| out.raw(&fetch::response(number, kept, &items, parts))).count())
             })?;
             match numbers == Numbers::Sequence && told < chosen.len() {
                 true => Err(Verdict::no("[EXPUNGEISSUED] some of these messages are gone")),

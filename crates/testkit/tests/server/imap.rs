@@ -1,7 +1,7 @@
 //! The IMAP side: sign-in, folders, reading, changing, and what a client is told of other clients.
 
 use crate::client::Client;
-use postroom_testkit::{MailServer, Protocol};
+use postroom_testkit::{MailServer, PartialFetch, Protocol};
 use std::time::{Duration, SystemTime};
 
 const ANA: &str = "ana@acme.example";
@@ -165,6 +165,20 @@ async fn each_data_item_is_served() {
             .ends_with("* 1 FETCH (UID 1 FLAGS (\\Seen))\r\nA1 OK fetched\r\n")
     );
     assert!(server.messages(ANA, "INBOX")[0].flags.contains("\\Seen"));
+}
+
+#[tokio::test]
+async fn a_server_may_give_all_where_a_part_is_asked_for() {
+    for (parts, part) in [
+        (PartialFetch::Served, format!("BODY[]<1> {{2}}\r\n{}", &MAIL[1..3])),
+        (PartialFetch::Whole, format!("BODY[] {{{}}}\r\n{MAIL}", MAIL.len())),
+        (PartialFetch::WholeAsPart, format!("BODY[]<1> {{{}}}\r\n{MAIL}", MAIL.len())),
+    ] {
+        let server = MailServer::builder().account(ANA, "secret").partial_fetch(parts).start().await.unwrap();
+        server.deliver(ANA, MAIL);
+        let answer = select(&server).await.imap("FETCH 1 BODY.PEEK[]<1.2>").await;
+        assert_eq!(answer, format!("* 1 FETCH ({part})\r\nA1 OK fetched\r\n"));
+    }
 }
 
 #[tokio::test]
@@ -413,4 +427,24 @@ async fn nonsense_is_answered_and_bare_newlines_end_the_session() {
     assert!(client.line().await.starts_with("* BAD "));
     client.write(b"A1 NOOP\nA2 NOOP\r\n").await;
     assert!(client.line().await.starts_with("* BYE "));
+}
+
+/// Would miss a message that keeps its old UID beside the new one, or comes back as another message.
+#[tokio::test]
+async fn a_message_that_gets_another_uid_is_gone_under_the_old_one_and_else_the_same() {
+    let server = server().await;
+    let uid = server.deliver_dated(ANA, "INBOX", MAIL, SystemTime::UNIX_EPOCH);
+    server.set_flags(ANA, "INBOX", uid, &["\\Seen"]);
+    let mut client = select(&server).await;
+    let before = server.messages(ANA, "INBOX")[0].clone();
+    let renumbered = server.renumber_message(ANA, "INBOX", uid);
+    let told = client.imap("NOOP").await;
+    assert!(told.starts_with("* 1 EXPUNGE\r\n* 1 EXISTS\r\n"), "{told}");
+    let after = server.messages(ANA, "INBOX");
+    assert_eq!((after.len(), after[0].uid), (1, renumbered));
+    assert_eq!(
+        (&after[0].flags, &after[0].bytes, after[0].received),
+        (&before.flags, &before.bytes, before.received)
+    );
+    assert_ne!(renumbered, uid);
 }

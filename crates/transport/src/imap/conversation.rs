@@ -9,10 +9,11 @@ use bytes::BytesMut;
 use tracing::debug;
 
 use super::refusal;
-use super::response::{Condition, Response, Status, ends_in_text, parse};
+use super::response::{Ahead, Condition, Response, Status, body_ahead, ends_in_text, parse};
 use super::token::announced;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::timeouts::IncomingTimeouts;
+use crate::wire::sasl::Secrets;
 use crate::wire::stream::Stream;
 
 /// The greatest length of one response in bytes, its literals included: four pieces of a mail.
@@ -47,11 +48,11 @@ pub(super) struct Completion {
 }
 
 impl Completion {
-    fn new(status: &Status<'_>) -> Self {
+    fn new(status: &Status<'_>, text: String) -> Self {
         Self {
             condition: status.condition,
             code: status.code.map(|(code, arguments)| (code.to_ascii_uppercase(), arguments.to_vec())),
-            text: words(status),
+            text,
         }
     }
 
@@ -92,6 +93,8 @@ pub(super) struct Conversation {
     pub(super) view: View,
     /// Whether the server has not refused to push.
     pub(super) pushes: bool,
+    /// What the server's words are told without.
+    pub(super) secrets: Secrets,
     /// A list: while it idles a session has three.
     capabilities: Vec<Box<str>>,
     tags: RandomState,
@@ -111,6 +114,7 @@ impl Conversation {
             timeouts,
             view: View::default(),
             pushes: true,
+            secrets: Secrets::default(),
             capabilities: Vec::new(),
             tags: RandomState::new(),
             sent: 0,
@@ -223,7 +227,8 @@ impl Conversation {
         self.sent += 1;
         let tag = format!("P{:08X}", self.tags.hash_one(self.sent) >> 32);
         self.stream.enter(self.stage, self.time);
-        let line = zeroize::Zeroizing::new(format!("{tag} {command}\r\n"));
+        // Made in one piece: what grows leaves copies behind that nobody wipes.
+        let line = zeroize::Zeroizing::new([&tag, " ", command, "\r\n"].concat());
         self.stream.write(line.as_bytes()).await?;
         Ok(tag)
     }
@@ -265,7 +270,7 @@ impl Conversation {
     pub(super) fn heard<'a>(&mut self, tag: &str, response: Response<'a>) -> Result<Heard<'a>> {
         match response {
             Response::Tagged(other, status) if other == tag.as_bytes() => {
-                Ok(Heard::End(Completion::new(&status)))
+                Ok(Heard::End(Completion::new(&status, self.words(&status))))
             }
             Response::Tagged(..) => Err(self.broken_rule("an answer to a command that was not sent")),
             Response::Continue(_) => Ok(Heard::GoOn),
@@ -291,7 +296,7 @@ impl Conversation {
             }
             Response::Capability(words) => self.learn_capabilities(words),
             Response::Untagged(status) if status.condition == Condition::Bye => {
-                let (code, text) = (status.code.map(|(code, _)| code), words(status));
+                let (code, text) = (status.code.map(|(code, _)| code), self.words(status));
                 // Why it leaves matters only where it says so by a code or speaks of a limit.
                 let kind = match refusal::kind(self.stage, code, &text) {
                     ErrorKind::Refused | ErrorKind::SignInRefused | ErrorKind::FolderMissing => {
@@ -310,13 +315,34 @@ impl Conversation {
 
     /// The next response with its literals, without its last line end.
     pub(super) async fn response(&mut self) -> Result<BytesMut> {
+        Ok(self.response_or_body(u64::MAX).await?.0)
+    }
+
+    /// The next response, up to the literal of a body that is longer than `most`, if it has one: whoever asked takes so many bytes
+    /// from the stream, and goes on with [`behind_body`](Self::behind_body).
+    pub(super) async fn response_or_body(&mut self, most: u64) -> Result<(BytesMut, Option<Ahead>)> {
         let mut bytes = BytesMut::from(&self.stream.read_line(RESPONSE_LIMIT).await?[..]);
-        if ends_in_text(&bytes) {
-            return Ok(bytes);
-        }
-        let mut line = 0;
+        let body = if ends_in_text(&bytes) { None } else { self.literals(&mut bytes, 0, most).await? };
+        Ok((bytes, body))
+    }
+
+    /// Hears the rest of a response behind the body that was taken from the stream; an empty one stands in its place.
+    pub(super) async fn behind_body(&mut self, bytes: &mut BytesMut) -> Result<()> {
+        let announcement = bytes.iter().rposition(|byte| *byte == b'{').unwrap_or(bytes.len());
+        bytes.truncate(announcement);
+        bytes.extend_from_slice(b"{0}\r\n");
+        let line = bytes.len();
+        bytes.extend_from_slice(&self.stream.read_line(RESPONSE_LIMIT - line.min(RESPONSE_LIMIT)).await?);
+        self.literals(bytes, line, u64::MAX).await.map(|_| ())
+    }
+
+    /// Reads literals, and what follows each, from the place of a line on; a body that is longer than `most` is left to be read.
+    async fn literals(&mut self, bytes: &mut BytesMut, mut line: usize, most: u64) -> Result<Option<Ahead>> {
         // Each round adds at least the announcement of the next literal, so the limit ends the loop.
         while let Some(length) = announced(&bytes[line..]) {
+            if let Some(body) = body_ahead(&bytes[line..]).filter(|body| body.length > most) {
+                return Ok(Some(body));
+            }
             let room = RESPONSE_LIMIT.saturating_sub(bytes.len());
             let length = usize::try_from(length).ok().filter(|length| *length <= room);
             let Some(length) = length else {
@@ -327,15 +353,15 @@ impl Conversation {
             line = bytes.len();
             bytes.extend_from_slice(&self.stream.read_line(RESPONSE_LIMIT - line.min(RESPONSE_LIMIT)).await?);
         }
-        Ok(bytes)
+        Ok(None)
     }
-}
 
-/// The server's words with their code.
-fn words(status: &Status<'_>) -> String {
-    let text = String::from_utf8_lossy(status.text);
-    match status.code {
-        Some((code, _)) => format!("[{}] {text}", String::from_utf8_lossy(code)),
-        None => text.into_owned(),
+    /// The server's words with their code.
+    fn words(&self, status: &Status<'_>) -> String {
+        let text = String::from_utf8_lossy(status.text);
+        self.secrets.redacted(match status.code {
+            Some((code, _)) => format!("[{}] {text}", String::from_utf8_lossy(code)),
+            None => text.into_owned(),
+        })
     }
 }

@@ -51,6 +51,11 @@ pub(super) async fn mails(
             sink.begin(key).await.map_err(stopped)?;
             match pieces::mail(talk, uid, limit, sink).await {
                 Err(error) if !is_of_one_mail(&error) => return Err(error),
+                // It is too large, and its end was not waited for.
+                Err(error) if talk.stream.is_broken() => {
+                    sink.end(Err(error.clone())).await.map_err(stopped)?;
+                    return Err(error);
+                }
                 ended => sink.end(ended).await.map_err(stopped)?,
             }
         }
@@ -80,7 +85,12 @@ async fn at_once(
     talk.enter(Stage::Fetch, talk.timeouts.piece);
     let tag = talk.send(&format!("UID FETCH {set} (RFC822.SIZE BODY.PEEK[]<0.{PIECE}>)")).await?;
     for _ in 0..RESPONSES_LIMIT {
-        let bytes = talk.response().await?.freeze();
+        let (mut bytes, larger) = talk.response_or_body(PIECE as u64).await?;
+        if let Some(larger) = larger {
+            pieces::skip(talk, larger, limit).await?;
+            talk.behind_body(&mut bytes).await?;
+        }
+        let bytes = bytes.freeze();
         let response = match talk.heard(&tag, parse(&bytes))? {
             Heard::End(completion) => return ended(&completion),
             Heard::GoOn => return Err(talk.broken_rule("it was told to go on with nothing")),

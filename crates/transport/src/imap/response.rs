@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use postroom_core::time::Timestamp;
 
-use super::token::{Scanner, number};
+use super::token::{Scanner, announced, number};
 
 /// The condition of a status response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,28 @@ pub(super) fn ends_in_text(line: &[u8]) -> bool {
         Some(b"*") => words.word().and_then(condition).is_some(),
         _ => true,
     }
+}
+
+/// A body, or a piece of one, whose literal follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// Where it begins; none when the server did not say.
+    pub(super) origin: Option<u64>,
+    pub(super) length: u64,
+}
+
+/// The body whose literal a line announces, if it does.
+pub(super) fn body_ahead(line: &[u8]) -> Option<Ahead> {
+    let length = announced(line)?;
+    let before = &line[..line.iter().rposition(|byte| *byte == b'{')?];
+    let before = before.strip_suffix(b"~").unwrap_or(before).trim_ascii_end();
+    let name = before.rsplit(|byte| b" (".contains(byte)).next()?.to_ascii_uppercase();
+    Some(Ahead { origin: origin(name.strip_prefix(b"BODY[]")?), length })
+}
+
+/// The `n` of `<n>`.
+fn origin(text: &[u8]) -> Option<u64> {
+    text.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).and_then(number)
 }
 
 /// Reads one response, without its last line end.
@@ -218,12 +240,10 @@ fn item<'a>(words: &mut Scanner<'a>, fetched: &mut Fetched<'a>) -> Option<()> {
             fetched.arrived.is_some()
         }
         name => match name.strip_prefix(b"BODY[]") {
-            Some(origin) => {
-                let origin =
-                    origin.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).and_then(number);
+            Some(place) => {
                 let content = value.nstring();
                 let understood = content.is_some();
-                fetched.body = content.map(|content| Body { origin, content });
+                fetched.body = content.map(|content| Body { origin: origin(place), content });
                 understood
             }
             None => true,
@@ -343,6 +363,22 @@ mod tests {
         assert_eq!(body("* 1 FETCH (body[] \"x\")"), of(None, "x"));
         assert_eq!(body("* 1 FETCH (BODY[]<0> NIL)"), Some(Body { origin: Some(0), content: None }));
         assert_eq!(body("* 1 FETCH (BODY[TEXT]<0> \"x\" BODY (\"x\"))"), None);
+    }
+
+    #[test]
+    fn a_body_is_seen_before_its_literal() {
+        let check = |line: &str, want: Option<(Option<u64>, u64)>| {
+            let want = want.map(|(origin, length)| Ahead { origin, length });
+            assert_eq!(body_ahead(line.as_bytes()), want, "{line}");
+        };
+        check("* 1 FETCH (UID 5 BODY[] {9}", Some((None, 9)));
+        check("* 1 FETCH (body[]<0>{4294967296}", Some((Some(0), 4_294_967_296)));
+        check(" BODY[]<262144> {9+}", Some((Some(262_144), 9)));
+        check("* 1 FETCH (BODY[] ~{9}", Some((None, 9)));
+        for line in ["* 1 FETCH (BODY[TEXT] {9}", "* 1 FETCH (X {9}", "* 1 FETCH (BODY[] \"{9}\"", "{9}", ""]
+        {
+            check(line, None);
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn acts(name: &str) -> &'static [Act] {
         "imap/fetch_unavailable" => &[Act::Fetch(&["10"], 1000), Act::Fetch(&["11"], 1000)],
         "imap/fetch_many_unavailable" => &[Act::Fetch(&["10", "11", "12"], 1000)],
         "imap/fetch_many" => &[Act::Fetch(&["10", "11", "12", "13", "14", "15"], 100)],
-        "imap/fetch_many_refused" => &[Act::Fetch(&["10", "11", "12"], 100)],
+        "imap/fetch_many_refused" | "imap/fetch_many_whole" => &[Act::Fetch(&["10", "11", "12"], 100)],
         "imap/fetch_many_cut" | "imap/fetch_many_silent" => &[Act::Fetch(&["10", "11"], 100)],
         "imap/idle_between" => &[LIST, Act::Fetch(&["10"], 9), Act::Wait(LONG)],
         "imap/idle" => &[Act::Wait(LONG), Act::Wait(LONG)],
