@@ -30,6 +30,8 @@ mod isolation;
 mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[path = "faults/oauth.rs"]
+mod oauth;
 #[cfg(target_os = "linux")]
 #[path = "faults/power.rs"]
 mod power;

@@ -155,8 +155,18 @@ through! { Events: ;
 
 through! { Vault:
     fn put_if_absent(binding: &Binding, sealed: Sealed) -> Sealed;
-    fn replace(binding: &Binding, from: &Sealed, to: Option<Sealed>) -> bool;
     fn values(owner: &str) -> Vec<(Binding, Sealed)>;
+    ;
+    async fn replace(&self, binding: &Binding, from: &Sealed, to: Option<Sealed>) -> Result<bool> {
+        let replaced = self.inner.replace(binding, from, to.clone()).await?;
+        if replaced || !self.is(Fault::ReplacesBlindly) {
+            return Ok(replaced);
+        }
+        for (_, there) in self.inner.values(&binding.owner).await? {
+            self.inner.replace(binding, &there, to.clone()).await?;
+        }
+        Ok(true)
+    }
 }
 
 through! { Bodies:

@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     ClaimsTwice,
     /// Claims go by due time and id alone.
     ServesInOrder,
+    /// A sealed value takes the place of whatever is there.
+    ReplacesBlindly,
     /// Everybody tries what has failed.
     AllProbe,
     /// What was not sent stays taken out of the budget.
@@ -129,6 +131,7 @@ pub(crate) const CASES: &[(Fault, &str)] = &[
     (Fault::IgnoresCase, "registry::host_ids_are_compared_byte_by_byte"),
     (Fault::SavesStale, "registry::of_two_saves_at_once_one_is_a_conflict"),
     (Fault::RepeatsRows, "registry::pages_by_key_are_complete_and_without_doubles"),
+    (Fault::ReplacesBlindly, "registry::a_value_of_the_vault_is_replaced_by_who_read_it_last"),
     (Fault::SweepsAll, "bodies::a_sweep_takes_only_what_nobody_refers_to_and_is_old"),
     (Fault::RecognisesNothing, "ledger::n_copies_account_for_at_most_n_mails"),
     (Fault::RecognisesNothing, "ledger::a_renumbered_folder_is_recognised_by_its_bytes"),
