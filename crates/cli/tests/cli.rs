@@ -7,6 +7,8 @@ mod desk;
 mod journeys;
 #[path = "cli/letters.rs"]
 mod letters;
+#[path = "cli/oauth.rs"]
+mod oauth;
 #[path = "cli/operation.rs"]
 mod operation;
 #[path = "cli/refusals.rs"]

@@ -1,5 +1,6 @@
 //! Probe: settings, saved or not, are tried on their server by the code that real mail takes, stage by stage.
 
+use postroom_core::credentials::Credentials;
 use postroom_core::id::{Actor, MailboxId, Revision};
 use postroom_core::mailbox::{Mailbox, MailboxDraft, MailboxSettings, Settings, Status};
 use postroom_core::secret::SecretChange;
@@ -69,7 +70,7 @@ impl Postroom {
                 return Ok(report);
             }
         };
-        Ok(match (settings.settings(), &self.ports.outgoing, &self.ports.incoming) {
+        let report = match (settings.settings(), &self.ports.outgoing, &self.ports.incoming) {
             (Settings::Outbox(outbox), Some(transport), _) => {
                 let senders: Vec<_> =
                     outbox.senders().iter().map(|sender| sender.address().clone()).collect();
@@ -84,6 +85,10 @@ impl Postroom {
                 );
                 report
             }
+        };
+        Ok(match &route.credentials {
+            Some(Credentials::Bearer { .. }) => report.behind(Stage::Token, "an access token"),
+            _ => report,
         })
     }
 }

@@ -20,6 +20,10 @@ pub mod rows {}
 #[doc = include_str!("../manual/ledger.md")]
 pub mod ledger {}
 
+/// Mailboxes that sign in by access tokens.
+#[doc = include_str!("../manual/oauth.md")]
+pub mod oauth {}
+
 /// What the replies of SMTP servers mean, row by row, with the source of each.
 #[doc = include_str!("../manual/replies.md")]
 pub mod replies {}

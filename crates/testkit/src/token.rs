@@ -70,11 +70,13 @@ impl TokenEndpoint {
         format!("http://127.0.0.1:{}/token", self.port)
     }
 
-    /// Makes a refresh token good for an account, and gives it.
+    /// Makes one more refresh token good for an account, and gives it.
     #[must_use]
     pub fn grant(&self, login: &str) -> String {
-        let token = format!("refresh-{login}-0");
-        self.state().grants.insert(token.clone(), login.to_owned());
+        let mut state = self.state();
+        state.given += 1;
+        let token = format!("refresh-{login}-{}", state.given);
+        state.grants.insert(token.clone(), login.to_owned());
         token
     }
 

@@ -25,6 +25,13 @@ impl ProbeReport {
         self.stages.push((stage, Outcome::Passed(found.into())));
     }
 
+    /// Records a stage that went well before all others.
+    #[must_use]
+    pub fn behind(mut self, stage: Stage, found: impl Into<String>) -> Self {
+        self.stages.insert(0, (stage, Outcome::Passed(found.into())));
+        self
+    }
+
     /// Records a failure, under its stage.
     pub fn fail(&mut self, error: Error) {
         self.stages.push((error.stage(), Outcome::Failed(error)));

@@ -7,7 +7,7 @@ use postroom::core::mailbox::{InboxDraft, MailboxDraft, OutboxDraft, SettingsDra
 use postroom::core::provider::{Provider, default_outbox_port};
 use postroom::core::secret::SecretChange;
 
-use super::options::{Both, Inbox, Outbox};
+use super::options::{Both, Inbox, Outbox, Tokens};
 use crate::failure::{Failure, Result};
 
 /// A form that is filled anew.
@@ -31,6 +31,8 @@ pub(crate) struct InboxForm {
     #[command(flatten)]
     both: Both,
     #[command(flatten)]
+    tokens: Tokens,
+    #[command(flatten)]
     inbox: Inbox,
     #[command(flatten)]
     stage: Stage,
@@ -40,6 +42,8 @@ pub(crate) struct InboxForm {
 pub(crate) struct OutboxForm {
     #[command(flatten)]
     both: Both,
+    #[command(flatten)]
+    tokens: Tokens,
     #[command(flatten)]
     outbox: Outbox,
     #[command(flatten)]
@@ -59,6 +63,8 @@ pub(crate) struct Changes {
     #[command(flatten)]
     both: Both,
     #[command(flatten)]
+    tokens: Tokens,
+    #[command(flatten)]
     inbox: Inbox,
     #[command(flatten)]
     outbox: Outbox,
@@ -77,6 +83,8 @@ enum Field {
     Companion,
     EhloName,
     RefuseExtension,
+    /// Of an inbox: it signs in by a password again. An outbox has --auth for that.
+    Oauth,
 }
 
 fn blank(settings: SettingsDraft) -> MailboxDraft {
@@ -90,12 +98,12 @@ impl Form {
         let (both, settings) = match self {
             Self::Inbox(form) => {
                 let mut draft = InboxDraft::default();
-                form.inbox.fill(form.both.user.as_ref(), &mut draft);
+                form.inbox.fill(form.both.user.as_ref(), &form.tokens, &mut draft);
                 (&form.both, SettingsDraft::Inbox(draft))
             }
             Self::Outbox(form) => {
                 let mut draft = OutboxDraft::default();
-                form.outbox.fill(form.both.user.as_ref(), &mut draft);
+                form.outbox.fill(form.both.user.as_ref(), &form.tokens, &mut draft);
                 (&form.both, SettingsDraft::Outbox(draft))
             }
         };
@@ -122,6 +130,7 @@ impl Form {
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.both == Both::default()
+            && self.tokens == Tokens::default()
             && self.inbox == Inbox::default()
             && self.outbox == Outbox::default()
             && self.unset.is_empty()
@@ -136,14 +145,14 @@ impl Changes {
                 if self.inbox.provider.is_some() && is_default_port(draft.port, &inbox.provider) {
                     draft.port = None;
                 }
-                self.inbox.fill(user, inbox);
+                self.inbox.fill(user, &self.tokens, inbox);
                 (self.outbox != Outbox::default()).then_some("an inbox has none of the options of an outbox")
             }
             SettingsDraft::Outbox(outbox) => {
                 if self.outbox.tls.is_some() && is_default_port(draft.port, &outbox.tls) {
                     draft.port = None;
                 }
-                self.outbox.fill(user, outbox);
+                self.outbox.fill(user, &self.tokens, outbox);
                 (self.inbox != Inbox::default()).then_some("an outbox has none of the options of an inbox")
             }
         };
@@ -176,6 +185,7 @@ impl Field {
             (Self::Companion, SettingsDraft::Outbox(outbox)) => outbox.companion = None,
             (Self::EhloName, SettingsDraft::Outbox(outbox)) => outbox.ehlo_name = None,
             (Self::RefuseExtension, SettingsDraft::Inbox(inbox)) => inbox.refused_extensions.clear(),
+            (Self::Oauth, SettingsDraft::Inbox(inbox)) => inbox.oauth = None,
             // A field that the kind does not have is empty already.
             (_, SettingsDraft::Inbox(_) | SettingsDraft::Outbox(_)) => {}
         }

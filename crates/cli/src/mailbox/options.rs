@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use postroom::core::id::MailboxId;
-use postroom::core::mailbox::{InboxDraft, MailboxDraft, OutboxDraft};
+use postroom::core::mailbox::{InboxDraft, MailboxDraft, OAuthDraft, OutboxDraft};
 use postroom::core::secret::{SecretChange, SecretString};
 
 use crate::failure::{Failure, Result};
@@ -26,7 +26,8 @@ pub(super) struct Both {
     /// The login.
     #[arg(long)]
     pub(super) user: Option<String>,
-    /// Read the password from standard input, up to the end; a line break at the end is not part of it.
+    /// Read the password from standard input, up to the end; a line break at the end is not part of it. For OAuth2 it is the refresh token,
+    /// with client-credentials the client secret, or both as JSON: {"refresh_token": "..", "client_secret": ".."}.
     #[arg(long)]
     password_stdin: bool,
     /// Dangerous: let the password travel without TLS. An inbox then uses no TLS at all.
@@ -38,6 +39,37 @@ pub(super) struct Both {
     /// The greatest message, in bytes.
     #[arg(long, value_name = "BYTES")]
     max_message: Option<u64>,
+}
+
+/// Options of OAuth2.
+#[derive(Args, Default, PartialEq)]
+#[command(next_help_heading = "Options of OAuth2")]
+pub(super) struct Tokens {
+    /// Sign in by access tokens that this token endpoint gives, an https URL. An outbox needs --auth oauth2 too.
+    #[arg(long, value_name = "URL")]
+    oauth: Option<String>,
+    /// The client's id at the provider.
+    #[arg(long, value_name = "ID")]
+    oauth_client: Option<String>,
+    /// What the token is for, in the provider's words; without it, what was consented to.
+    #[arg(long, value_name = "SCOPE")]
+    oauth_scope: Option<String>,
+    /// What is given for a token: refresh-token (without it) or client-credentials.
+    #[arg(long, value_name = "GRANT")]
+    oauth_grant: Option<String>,
+}
+
+impl Tokens {
+    fn fill(&self, draft: &mut Option<OAuthDraft>) {
+        if *self == Self::default() {
+            return;
+        }
+        let draft = draft.get_or_insert_default();
+        set(&mut draft.token_endpoint, self.oauth.as_ref());
+        set(&mut draft.client, self.oauth_client.as_ref());
+        set_option(&mut draft.scope, self.oauth_scope.as_ref());
+        set_option(&mut draft.grant, self.oauth_grant.as_ref());
+    }
 }
 
 /// Options of an inbox.
@@ -74,7 +106,7 @@ pub(super) struct Outbox {
     /// none, starttls (required) or implicit (from the first byte).
     #[arg(long)]
     pub(super) tls: Option<String>,
-    /// none or password.
+    /// none, password or oauth2.
     #[arg(long)]
     auth: Option<String>,
     /// 'Name <a@b>'; repeat it for more.
@@ -156,9 +188,10 @@ impl Both {
 }
 
 impl Inbox {
-    pub(super) fn fill(&self, user: Option<&String>, draft: &mut InboxDraft) {
+    pub(super) fn fill(&self, user: Option<&String>, tokens: &Tokens, draft: &mut InboxDraft) {
         set(&mut draft.provider, self.provider.as_ref());
         set(&mut draft.user, user);
+        tokens.fill(&mut draft.oauth);
         set_option(&mut draft.folder, self.folder.as_ref());
         set_option(&mut draft.after, self.after.as_ref());
         set_option(&mut draft.baseline, self.baseline.as_ref());
@@ -171,7 +204,7 @@ impl Inbox {
 }
 
 impl Outbox {
-    pub(super) fn fill(&self, user: Option<&String>, draft: &mut OutboxDraft) {
+    pub(super) fn fill(&self, user: Option<&String>, tokens: &Tokens, draft: &mut OutboxDraft) {
         set(&mut draft.tls, self.tls.as_ref());
         set(&mut draft.auth, self.auth.as_ref());
         set_option(&mut draft.user, user);
@@ -179,6 +212,11 @@ impl Outbox {
         if self.auth.as_deref() == Some("none") && user.is_none() {
             draft.user = None;
         }
+        // And so does where its tokens come from.
+        if self.auth.as_deref().is_some_and(|auth| auth != "oauth2") {
+            draft.oauth = None;
+        }
+        tokens.fill(&mut draft.oauth);
         if !self.sender.is_empty() {
             draft.senders.clone_from(&self.sender);
             draft.default_sender = None;

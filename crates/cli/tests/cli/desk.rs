@@ -69,6 +69,11 @@ impl Desk {
             .start()
             .await
             .expect("a mail server");
+        Self::over(server).await
+    }
+
+    /// With tables, at this server.
+    pub(crate) async fn over(server: MailServer) -> Self {
         let mut desk = Self { folder: tempfile::tempdir().expect("a folder"), server, key: String::new() };
         desk.key = desk.call(&["key", "generate"]).await.stdout.trim().to_owned();
         let migrated = desk.call(&["migrate"]).await;

@@ -34,6 +34,12 @@ impl OAuth {
         &self.token_endpoint
     }
 
+    /// Whether what is given travels in plain text.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.token_endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+    }
+
     /// The client's id at the provider.
     #[must_use]
     pub fn client(&self) -> &str {

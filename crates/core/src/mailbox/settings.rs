@@ -147,9 +147,15 @@ impl MailboxSettings {
     pub fn warnings(&self) -> Vec<&'static str> {
         let mut warnings = Vec::new();
         match (self.tls(), self.user()) {
+            (Tls::None, Some(_)) if self.oauth().is_some() => {
+                warnings.push("the access token and all mail travel in plain text");
+            }
             (Tls::None, Some(_)) => warnings.push("the password and all mail travel in plain text"),
             (Tls::None, None) => warnings.push("all mail travels in plain text and without sign-in"),
             _ => {}
+        }
+        if self.oauth().is_some_and(OAuth::is_plain) {
+            warnings.push("the token endpoint is asked in plain text: the refresh token and the client secret travel unprotected");
         }
         warnings
     }
