@@ -12,7 +12,11 @@ pub(super) fn kind(stage: Stage, code: Option<&[u8]>, text: &str) -> ErrorKind {
         b"UNAVAILABLE" | b"SERVERBUG" | b"EXPUNGEISSUED" => ErrorKind::Deferred,
         b"LIMIT" | b"THROTTLED" => ErrorKind::Throttled,
         b"INUSE" => ErrorKind::InUse,
-        b"AUTHENTICATIONFAILED" | b"AUTHORIZATIONFAILED" | b"EXPIRED" => ErrorKind::SignInRefused,
+        b"AUTHENTICATIONFAILED" | b"AUTHORIZATIONFAILED" | b"EXPIRED" if signing_in => {
+            ErrorKind::SignInRefused
+        }
+        // It held, and holds no more: a token has expired, or the password was changed.
+        b"AUTHENTICATIONFAILED" | b"AUTHORIZATIONFAILED" | b"EXPIRED" => ErrorKind::Reauthorise,
         b"NONEXISTENT" | b"TRYCREATE" if !signing_in => ErrorKind::FolderMissing,
         // Large providers limit sessions without a code; a right password must not suspend its mailbox for that.
         b"" | b"ALERT" if speaks_of_a_limit(text) => ErrorKind::Throttled,
@@ -37,6 +41,9 @@ mod tests {
             (Stage::SignIn, "authorizationfailed", "", ErrorKind::SignInRefused),
             (Stage::SignIn, "EXPIRED", "", ErrorKind::SignInRefused),
             (Stage::SignIn, "", "Invalid credentials", ErrorKind::SignInRefused),
+            (Stage::Folder, "AUTHENTICATIONFAILED", "", ErrorKind::Reauthorise),
+            (Stage::List, "EXPIRED", "", ErrorKind::Reauthorise),
+            (Stage::Fetch, "AuthorizationFailed", "", ErrorKind::Reauthorise),
             (Stage::SignIn, "UNAVAILABLE", "", ErrorKind::SignInUnavailable),
             (Stage::Greeting, "unavailable", "", ErrorKind::SignInUnavailable),
             (Stage::SignIn, "LIMIT", "", ErrorKind::Throttled),

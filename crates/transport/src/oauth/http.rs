@@ -20,7 +20,7 @@ pub const ANSWER_LIMIT: usize = 64 * 1024;
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// After how long it may be asked again (`Retry-After` in seconds, RFC 9110 section 10.2.3).
+    /// After how long it may be asked again (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
     /// The content, at most [`ANSWER_LIMIT`] bytes of it.
     pub body: Zeroizing<Vec<u8>>,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use postroom_core::schedule::HINT_LIMIT;
 use postroom_core::secret::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use super::http::{Answer, HttpClient};
 use crate::error::{Error, ErrorKind, Result, Stage};
@@ -82,8 +84,9 @@ fn seconds<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64
 ///
 /// # Errors
 /// Of [`Stage::Token`]: [`ErrorKind::SignInRefused`] where grant or client are refused, and a person has to act;
-/// [`ErrorKind::Settings`] where the request is; [`ErrorKind::SignInUnavailable`] where the endpoint can't answer at the moment (429, 5xx,
-/// an answer that is none of a token endpoint), with the time that it asked for; those of [`HttpClient::post`].
+/// [`ErrorKind::Settings`] where the request is, or where it would be redirected; [`ErrorKind::SignInUnavailable`] where the endpoint can't
+/// answer at the moment (408, 429, 5xx, an answer that is none of a token endpoint), with the time that it asked for, a day at most; those
+/// of [`HttpClient::post`].
 ///
 /// # Cancel safety
 /// None: a provider that rotates refresh tokens may have given a new one to a future that was dropped.
@@ -142,10 +145,13 @@ fn refused(answer: &Answer, request: &TokenRequest) -> Error {
     };
     let code = refused.as_ref().map(|refused| refused.error.as_str());
     let kind = match (answer.status, code) {
-        (429 | 500.., _) | (_, Some("temporarily_unavailable" | "server_error" | "slow_down")) => {
-            ErrorKind::SignInUnavailable
-        }
+        (408 | 429 | 500.., _)
+        | (_, Some("temporarily_unavailable" | "server_error" | "slow_down"))
+        // Whatever stands before the endpoint says so while that is being moved or guarded.
+        | (403 | 404, None) => ErrorKind::SignInUnavailable,
         (_, Some("invalid_grant" | "invalid_client" | "unauthorized_client" | "access_denied"))
+        // OpenID Connect Core section 3.1.2.6: the mailbox's owner has to be there.
+        | (_, Some("interaction_required" | "consent_required" | "login_required"))
         | (401, _) => ErrorKind::SignInRefused,
         // The request is wrong, or something else than a token endpoint is there.
         (400.., _) => ErrorKind::Settings,
@@ -154,22 +160,25 @@ fn refused(answer: &Answer, request: &TokenRequest) -> Error {
     };
     let error = failed(kind, &redacted(&format!("{} {words}", answer.status), request));
     match answer.retry_after {
-        Some(after) if kind == ErrorKind::SignInUnavailable => error.with_retry_after(after),
+        Some(after) if kind == ErrorKind::SignInUnavailable => error.with_retry_after(after.min(HINT_LIMIT)),
         _ => error,
     }
 }
 
-/// A provider's text without the secrets, should it repeat them.
+/// A provider's text without the secrets, should it repeat them as they are or as the form has them.
 fn redacted(text: &str, request: &TokenRequest) -> String {
     let refresh = match &request.grant {
         Grant::RefreshToken(token) => Some(token),
         Grant::ClientCredentials => None,
     };
     let secrets = [refresh, request.client_secret.as_ref()].into_iter().flatten();
-    secrets
-        .map(ExposeSecret::expose_secret)
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
+    secrets.map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()).fold(
+        text.to_owned(),
+        |text, secret| {
+            let sent = Zeroizing::new(form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>());
+            text.replace(secret, "[redacted]").replace(sent.as_str(), "[redacted]")
+        },
+    )
 }
 
 #[cfg(test)]
@@ -178,7 +187,6 @@ mod tests {
 
     use async_trait::async_trait;
     use postroom_core::failure::Failure;
-    use zeroize::Zeroizing;
 
     use super::*;
 
@@ -245,7 +253,17 @@ mod tests {
             (401, r#"{"error":"invalid_client"}"#, ErrorKind::SignInRefused, Failure::Suspend),
             (401, "no", ErrorKind::SignInRefused, Failure::Suspend),
             (400, r#"{"error":"invalid_scope"}"#, ErrorKind::Settings, Failure::Suspend),
-            (404, "<html>", ErrorKind::Settings, Failure::Suspend),
+            (400, r#"{"error":"interaction_required"}"#, ErrorKind::SignInRefused, Failure::Suspend),
+            (400, r#"{"error":"consent_required"}"#, ErrorKind::SignInRefused, Failure::Suspend),
+            (400, r#"{"error":"login_required"}"#, ErrorKind::SignInRefused, Failure::Suspend),
+            (403, r#"{"error":"access_denied"}"#, ErrorKind::SignInRefused, Failure::Suspend),
+            (403, r#"{"error":"forbidden"}"#, ErrorKind::Settings, Failure::Suspend),
+            (404, r#"{"error":"not_found"}"#, ErrorKind::Settings, Failure::Suspend),
+            (405, "<html>", ErrorKind::Settings, Failure::Suspend),
+            (307, "", ErrorKind::Settings, Failure::Suspend),
+            (403, "<html>", ErrorKind::SignInUnavailable, wait),
+            (404, "<html>", ErrorKind::SignInUnavailable, wait),
+            (408, "", ErrorKind::SignInUnavailable, wait),
             (302, "", ErrorKind::Settings, Failure::Suspend),
             (429, r#"{"error":"invalid_grant"}"#, ErrorKind::SignInUnavailable, wait),
             (503, "<html>", ErrorKind::SignInUnavailable, wait),
@@ -254,6 +272,9 @@ mod tests {
             let error = asked(Grant::ClientCredentials, status, body).await.1.expect_err("refused");
             let got = (error.kind(), error.stage(), error.failure());
             assert_eq!(got, (kind, Stage::Token, failure), "{status} {body}");
+            if kind == ErrorKind::SignInRefused {
+                assert!(error.remedy().contains("consent"), "{status} {body}: {}", error.remedy());
+            }
         }
         for body in ["", "{}", r#"{"access_token":"a","token_type":"mac"}"#, r#"{"access_token":7}"#] {
             let error = asked(Grant::ClientCredentials, 200, body).await.1.expect_err("no token");
@@ -263,8 +284,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_that_repeats_a_secret_is_not_quoted() {
-        let body = r#"{"error":"invalid_grant","error_description":"token r-1 of s&cret\u0007 expired"}"#;
-        let error = asked(Grant::RefreshToken("r-1".into()), 400, body).await.1.expect_err("refused");
+        let body = r#"{"error":"invalid_grant","error_description":"token r/1 of s&cret\u0007 expired"}"#;
+        let error = asked(Grant::RefreshToken("r/1".into()), 400, body).await.1.expect_err("refused");
         assert_eq!(error.reply(), Some("400 invalid_grant: token [redacted] of [redacted]  expired"));
+        let body =
+            r#"{"error":"invalid_grant","error_description":"refresh_token=r%2F1&client_secret=s%26cret"}"#;
+        let error = asked(Grant::RefreshToken("r/1".into()), 400, body).await.1.expect_err("refused");
+        let want = "400 invalid_grant: refresh_token=[redacted]&client_secret=[redacted]";
+        assert_eq!(error.reply(), Some(want));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_more_than_a_day_gets_a_day() {
+        let retry_after = Some(Duration::MAX);
+        let http = Scripted { status: 503, retry_after, body: "", asked: Mutex::default() };
+        let error = exchange(&http, &request(Grant::ClientCredentials)).await.expect_err("no token");
+        assert_eq!(error.failure(), Failure::RetryAfter(Some(HINT_LIMIT)));
     }
 }

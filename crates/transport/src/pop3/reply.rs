@@ -37,8 +37,9 @@ impl Reply {
         let kind = match self.code.as_deref() {
             Some("IN-USE") => ErrorKind::InUse,
             Some("LOGIN-DELAY") => ErrorKind::Throttled,
-            // RFC 3206: the credentials are wrong, or the system has a problem.
-            Some("AUTH") => ErrorKind::SignInRefused,
+            // RFC 3206: the credentials are wrong, or hold no more, or the system has a problem.
+            Some("AUTH") if signing_in => ErrorKind::SignInRefused,
+            Some("AUTH") => ErrorKind::Reauthorise,
             Some("SYS/TEMP") if signing_in => ErrorKind::SignInUnavailable,
             Some("SYS/TEMP") => ErrorKind::Deferred,
             Some("SYS/PERM") => ErrorKind::Refused,
@@ -122,6 +123,7 @@ mod tests {
             ("-ERR [LOGIN-DELAY] wait", Stage::SignIn, ErrorKind::Throttled),
             ("-ERR [AUTH] no", Stage::SignIn, ErrorKind::SignInRefused),
             ("-ERR invalid password", Stage::SignIn, ErrorKind::SignInRefused),
+            ("-ERR [AUTH] expired", Stage::Fetch, ErrorKind::Reauthorise),
             ("-ERR", Stage::SignIn, ErrorKind::SignInRefused),
             ("-ERR [SYS/TEMP] later", Stage::SignIn, ErrorKind::SignInUnavailable),
             ("-ERR [SYS/TEMP] later", Stage::Fetch, ErrorKind::Deferred),

@@ -115,8 +115,9 @@ fn data_answered(
 /// The error of a reply that refuses; what is no refusal, or ends the session, stops the whole mail.
 fn refusal(session: &mut Session, answer: &Answer) -> Result<Error> {
     let error = session.refusal(answer);
-    // The sign-in held for an earlier mail: it has expired. At the first mail it is the box that must be corrected.
-    let expired = session.is_signed_in && session.transactions > 1;
+    // The sign-in held for an earlier mail, or a server that has just accepted it asks for one (RFC 4954 section 6): it has expired. What
+    // else is refused at the first mail, or of a box that has no sign-in, a person must correct.
+    let expired = session.is_signed_in && (session.transactions > 1 || answer.code() == 530);
     let error = if error.kind() == ErrorKind::SignInRefused && expired {
         Error::new(ErrorKind::Reauthorise, error.stage()).with_reply(error.reply().unwrap_or_default())
     } else {

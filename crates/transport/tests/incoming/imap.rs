@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postroom_core::failure::Failure;
 use postroom_core::ledger::RemoteKey;
 use postroom_transport::{
     Access, CloseReport, Effect, ErrorKind, Folder, IncomingSession, IncomingTimeouts, Listed, Result, Stage,
@@ -74,6 +75,20 @@ async fn a_list_that_is_cut_off_or_refused_is_an_error() {
     assert_eq!(list_fails("list_unanswered").await, ErrorKind::Protocol);
     assert_eq!(list_fails("list_without_uid").await, ErrorKind::Protocol);
     assert_eq!(list_fails("list_unreadable").await, ErrorKind::Protocol);
+}
+
+/// Would miss a server that says it without a code: that is a refusal.
+#[tokio::test]
+async fn a_sign_in_that_runs_out_in_the_middle_ends_the_session_and_blames_nobody() {
+    assert_eq!(list_fails("expired_in_list").await, ErrorKind::Reauthorise);
+    assert_eq!(list_fails("expired_in_bye").await, ErrorKind::Reauthorise);
+    let fetched = play("expired_in_fetch", async |session| {
+        let fetched = fetch(session, &RemoteKey::Uid(10), 100).await;
+        assert!(session.folders().await.is_err(), "the session has ended");
+        fetched
+    });
+    let error = fetched.await.expect_err("expired");
+    assert_eq!((error.kind(), error.failure()), (ErrorKind::Reauthorise, Failure::RetryAfter(None)));
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ fn acts(name: &str) -> &'static [Act] {
         "pop3/pipelined" => &[LIST, Act::Fetch(&["a", "b", "c", "d", "e"], 10)],
         "pop3/quit_kept" | "pop3/quit_lost" | "pop3/quit_refused" => &[Act::Delete(&["a"])],
         "pop3/dele_cut" => &[Act::Delete(&["a"]), Act::Delete(&["b"])],
-        name if name.contains("/fetch_") => &[Act::Fetch(&["10"], 16)],
+        name if name.contains("/fetch_") || name.ends_with("_in_fetch") => &[Act::Fetch(&["10"], 16)],
         name if name.contains("/select_") => &[Act::Select(Some("Suporte/S\u{e3}o Paulo"), Access::ReadOnly)],
         name if name.contains("/folders") => &[Act::Folders],
         name if name.contains("/idle") => &[Act::Wait(LONG)],

@@ -106,6 +106,15 @@ async fn a_sign_in_that_expires_between_two_mails_ends_the_lane_to_sign_in_again
     server.expect_played(PATIENCE).await;
 }
 
+/// A box without a sign-in is suspended by the same words: `a_server_that_wants_a_sign_in_suspends_the_box`.
+#[tokio::test]
+async fn a_sign_in_that_expires_before_the_first_mail_suspends_nobody() {
+    let went = play(dialogue!("sign-in-expired-at-once"), with_plain_sign_in, job(&["ana"])).await;
+    let error = went.carried.as_ref().expect_err("expired");
+    assert_eq!((error.kind(), error.failure()), (ErrorKind::Reauthorise, Failure::RetryAfter(None)));
+    assert_eq!(went.errors(), [Some((ErrorKind::Reauthorise, Stage::MailFrom))]);
+}
+
 #[tokio::test]
 async fn a_box_that_must_sign_in_though_it_has_is_suspended_and_the_mail_is_kept() {
     let server = ScriptedServer::start(dialogue!("sign-in-useless")).await.unwrap();
