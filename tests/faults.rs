@@ -30,6 +30,8 @@ mod isolation;
 mod medium;
 #[path = "faults/moments.rs"]
 mod moments;
+#[path = "faults/oauth.rs"]
+mod oauth;
 #[cfg(target_os = "linux")]
 #[path = "faults/power.rs"]
 mod power;
@@ -40,6 +42,8 @@ mod preload;
 mod proxy;
 #[path = "faults/receiving.rs"]
 mod receiving;
+#[path = "faults/renumbered.rs"]
+mod renumbered;
 #[path = "faults/replies.rs"]
 mod replies;
 #[path = "faults/restored.rs"]

@@ -22,8 +22,8 @@ use postroom::storage::{
     LedgerWork, LeftOut, Links, MailboxQuery, Mailboxes, Portion, Pruned, QueueDesk, QueueIntake, QueueItem,
     QueueQuery, QueueRecord, QueueWork, Reached, Reading, Received, RecipientReport, Recovered, Release,
     Renewal, Rerouting, Result, Scope, SecretWrite, SentMail, Settled, Settlement, Sign, Stored,
-    SuppressionQuery, Suppressions, Sweep, Switch, Switches, Unsettled, Uses, Waiting, Watch, WatchLease,
-    Watches,
+    SuppressionQuery, Suppressions, Sweep, Switch, Switches, Told, Unsettled, Uses, Waiting, Watch,
+    WatchLease, Watches,
 };
 
 use crate::OwnStore;
@@ -136,7 +136,7 @@ delegated! {
         fn skip(now: Timestamp, place: &Place, left_out: &LeftOut) -> bool;
         fn store(now: Timestamp, mails: &[Received]) -> Vec<Stored>;
         fn unsettled(now: Timestamp, place: &Place, limit: u32) -> Vec<Unsettled>;
-        fn settled(now: Timestamp, ids: &[LedgerId]) -> ();
+        fn settled(now: Timestamp, ids: &[LedgerId], told: Told) -> ();
     }
     LedgerWork {
         fn claim(now: Timestamp, limit: u32, worker: WorkerId, until: Timestamp) -> Vec<ClaimedMail>;

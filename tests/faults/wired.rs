@@ -281,11 +281,11 @@ through! { LedgerIntake:
         Ok(due)
     }
 
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
         let late = std::mem::take(&mut *self.late_mails.lock().unwrap());
         self.wire("LedgerIntake::settled", async {
             self.inner.store(now, &late).await?;
-            self.inner.settled(now, ids).await
+            self.inner.settled(now, ids, told).await
         })
         .await
     }

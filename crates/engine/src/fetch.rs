@@ -11,7 +11,7 @@ use postroom_core::id::LedgerId;
 use postroom_core::ledger::{Place, RemoteKey};
 use postroom_core::mailbox::{AfterStore, Baseline, Inbox, Mailbox};
 use postroom_core::time::Timestamp;
-use postroom_storage::{Contact, LedgerIntake, LeftOut, Reached};
+use postroom_storage::{Contact, LedgerIntake, LeftOut, Reached, Told};
 use postroom_transport::{
     Access, Effect, Error as TransportError, ErrorKind as TransportKind, IncomingSession, Listed, Selected,
 };
@@ -20,7 +20,7 @@ use tokio::sync::mpsc::channel;
 use crate::charge::Charge;
 use crate::collect::Collector;
 use crate::error::Error;
-use crate::recognise::{is_set_back, shown};
+use crate::recognise::{Undecided, is_set_back, shown};
 use crate::unlock::grant::Locked;
 use crate::worker::Worker;
 
@@ -232,24 +232,15 @@ impl Reader<'_> {
             Contact::Known { frontier } => (behind(frontier), None, None),
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
-        let (sender, arrivals) = channel(1);
-        let collector = Collector::new(&self.worker.postroom, sender);
         let pass = Pass { inbox, place, contracts: &contracts, since, baseline };
-        let mut storing = pin!(self.store_all(&pass, arrivals));
-        let mut fetching = pin!(self.fetch_new(inbox, session, folder, after, collector));
-        let round = tokio::select! {
-            biased;
-            // It ends by itself when nothing more comes; before, because it failed.
-            stored = &mut storing => {
-                stored?;
-                fetching.await?
-            }
-            fetched = &mut fetching => {
-                // However the server failed, what came whole is kept.
-                storing.await?;
-                fetched?
-            }
-        };
+        let (mut round, undecided) = self.fetch_and_store(&pass, session, folder, after).await?;
+        if !undecided.is_empty() && !round.is_broken {
+            let decided = undecided.ask(session).await?;
+            self.holds()?;
+            self.store(decided).await?;
+            // The question was a listing, too: what came meanwhile is looked for once more.
+            round.more = true;
+        }
         // A folder that has no UIDs, or no mail, is known from now on too.
         if !round.more {
             self.holds()?;
@@ -257,6 +248,32 @@ impl Reader<'_> {
             intake.advance(place, reached).await?;
         }
         Ok(round)
+    }
+
+    async fn fetch_and_store(
+        &self,
+        pass: &Pass<'_>,
+        session: &mut dyn IncomingSession,
+        folder: &Folder,
+        after: Option<RemoteKey>,
+    ) -> Result<(Round, Undecided), Broken> {
+        let (sender, arrivals) = channel(1);
+        let collector = Collector::new(&self.worker.postroom, sender);
+        let mut storing = pin!(self.store_all(pass, arrivals));
+        let mut fetching = pin!(self.fetch_new(pass.inbox, session, folder, after, collector));
+        tokio::select! {
+            biased;
+            // It ends by itself when nothing more comes; before, because it failed.
+            stored = &mut storing => {
+                let undecided = stored?;
+                Ok((fetching.await?, undecided))
+            }
+            fetched = &mut fetching => {
+                // However the server failed, what came whole is kept.
+                let undecided = storing.await?;
+                Ok((fetched?, undecided))
+            }
+        }
     }
 
     /// Fetches what the ledger does not have, in windows, and hands it to `collector`.
@@ -434,6 +451,11 @@ fn is_refusal(error: &TransportError) -> bool {
             | TransportKind::Unsupported
             | TransportKind::TooLarge
     )
+}
+
+/// What an inbox has its server told, as the ledger keeps it.
+pub(crate) fn told(after: &AfterStore) -> Told {
+    if *after == AfterStore::Seen { Told::Keep } else { Told::TakeAway }
 }
 
 fn effect(after: &AfterStore) -> Option<Effect> {

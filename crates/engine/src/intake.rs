@@ -15,6 +15,7 @@ use crate::collect::{Arrival, Collected};
 use crate::error::{Result, is_everybodys};
 use crate::event::Event;
 use crate::fetch::{Broken, DAY, Pass, Reader};
+use crate::recognise::Undecided;
 
 /// What comes from a folder once its mails are sorted, in the same order.
 enum Sorted {
@@ -28,15 +29,16 @@ impl Reader<'_> {
         &self,
         pass: &Pass<'_>,
         mut arrivals: Receiver<Arrival>,
-    ) -> std::result::Result<(), Broken> {
+    ) -> std::result::Result<Undecided, Broken> {
+        let mut undecided = Undecided::default();
         let mut next = self.sort_next(pass, &mut arrivals).await?;
         while let Some(sorted) = next.take() {
-            let stored = self.keep(pass, sorted);
+            let stored = self.keep(pass, sorted, &mut undecided);
             // What can't be sorted does not keep from the store what could.
             let sorted = async { Ok(self.sort_next(pass, &mut arrivals).await) };
             next = tokio::try_join!(stored, sorted)?.1?;
         }
-        Ok(())
+        Ok(undecided)
     }
 
     async fn sort_next(&self, pass: &Pass<'_>, arrivals: &mut Receiver<Arrival>) -> Result<Option<Sorted>> {
@@ -53,10 +55,17 @@ impl Reader<'_> {
         Ok(Some(Sorted::Mails(received)))
     }
 
-    async fn keep(&self, pass: &Pass<'_>, sorted: Sorted) -> std::result::Result<(), Broken> {
+    async fn keep(
+        &self,
+        pass: &Pass<'_>,
+        sorted: Sorted,
+        undecided: &mut Undecided,
+    ) -> std::result::Result<(), Broken> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         match sorted {
-            Sorted::Mails(received) => self.store(received).await?,
+            Sorted::Mails(received) => undecided.extend(self.store(received).await?),
+            // They are accounted for once they are decided.
+            Sorted::UpTo(_) if !undecided.is_empty() => {}
             Sorted::UpTo(uid) => {
                 self.holds()?;
                 intake.advance(pass.place, Reached::UpTo(uid)).await?;
@@ -65,40 +74,48 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn store(&self, received: Vec<Received>) -> Result<()> {
+    /// Stores mails; gives those of which the box must say which they are.
+    pub(crate) async fn store(&self, received: Vec<Received>) -> Result<Undecided> {
         let now = self.worker.postroom.now();
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
         let stored = match intake.store(now, &received).await {
             Err(error) if received.len() > 1 && !is_everybodys(error.kind()) => {
-                return self.store_each(now, &received).await;
+                return self.store_each(now, received).await;
             }
             stored => stored?,
         };
-        self.tell(&received, &stored);
-        Ok(())
+        let mut undecided = Undecided::default();
+        for (mail, stored) in received.into_iter().zip(stored) {
+            self.tell(&mail, &stored);
+            undecided.add(mail, stored);
+        }
+        Ok(undecided)
     }
 
     /// One that can't be stored keeps no other from it.
-    async fn store_each(&self, now: Timestamp, received: &[Received]) -> Result<()> {
+    async fn store_each(&self, now: Timestamp, received: Vec<Received>) -> Result<Undecided> {
         let intake: &dyn LedgerIntake = self.worker.postroom.store();
-        let mut failure = None;
+        let (mut undecided, mut failure) = (Undecided::default(), None);
         for mail in received {
-            match intake.store(now, from_ref(mail)).await {
-                Ok(stored) => self.tell(from_ref(mail), &stored),
+            match intake.store(now, from_ref(&mail)).await {
+                Ok(stored) => {
+                    for stored in stored {
+                        self.tell(&mail, &stored);
+                        undecided.add(mail.clone(), stored);
+                    }
+                }
                 Err(error) => _ = failure.get_or_insert(error),
             }
         }
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        failure.map_or(Ok(undecided), |error| Err(error.into()))
     }
 
-    fn tell(&self, received: &[Received], stored: &[Stored]) {
+    fn tell(&self, mail: &Received, stored: &Stored) {
         let postroom = &self.worker.postroom;
-        for (mail, stored) in received.iter().zip(stored) {
-            if let Stored::New(id) = stored {
-                let (contract, state) = (mail.contract.clone(), mail.state);
-                postroom.observe(&Event::Stored { id: *id, mailbox: self.mailbox.id, contract, state });
-                postroom.ports.bell.notify_one();
-            }
+        if let Stored::New(id) = stored {
+            let (contract, state) = (mail.contract.clone(), mail.state);
+            postroom.observe(&Event::Stored { id: *id, mailbox: self.mailbox.id, contract, state });
+            postroom.ports.bell.notify_one();
         }
     }
 

@@ -8,7 +8,7 @@ use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, Pr
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
-use crate::unlock::grant::{DRAFT, Locked};
+use crate::unlock::grant::Locked;
 
 /// Somebody changed the mailbox while its secret was opened.
 fn changed() -> Error {
@@ -43,11 +43,9 @@ impl Postroom {
         };
         let known = current.as_ref().map(|(mailbox, presence)| (&mailbox.settings, *presence));
         let settings = draft.check_with_secret(&secret, known)?;
-        // What is given for a secret that is not saved is none of the stored mailbox.
-        let (id, revision) = match (&secret, &current) {
-            (SecretChange::Keep | SecretChange::Clear, Some((mailbox, _))) => (mailbox.id, mailbox.revision),
-            _ => (DRAFT, Revision::new(0)),
-        };
+        let (id, revision) = current
+            .as_ref()
+            .map_or((MailboxId::new(0), Revision::new(0)), |(mailbox, _)| (mailbox.id, mailbox.revision));
         let actor = Actor::parse("probe")?;
         let mailbox = Mailbox::new(id, settings, Status::Draft, revision, actor, self.now());
         let route = match secret {

@@ -69,13 +69,12 @@ impl Postroom {
             SecretChange::Keep if settings.user().is_none() => SecretWrite::Clear,
             SecretChange::Keep => SecretWrite::Keep,
         };
-        let forgets = matches!(write, SecretWrite::Clear);
+        let grant = self.basis(&mailbox).await;
         mailbox.settings = settings;
         mailbox.revision = revision;
         let saved = self.save(actor, mailbox, write).await?;
-        if forgets {
-            self.ports.grants.forget(self.store(), id).await?;
-        }
+        let is_same = grant.is_none() || self.basis(&saved).await == grant;
+        self.forget_grant(grant.filter(|_| !is_same)).await?;
         Ok(saved)
     }
 
@@ -134,8 +133,12 @@ impl Postroom {
     /// # Errors
     /// `in-use` when something uses it and there is no replacement, or mail still waits for it.
     pub async fn remove(&self, actor: &Actor, id: MailboxId, replacement: Option<MailboxId>) -> Result<()> {
+        let grant = match self.store().mailbox(id).await? {
+            Some(mailbox) => self.basis(&mailbox).await,
+            None => None,
+        };
         self.store().remove(&self.change(actor), id, replacement).await?;
-        self.ports.grants.forget(self.store(), id).await?;
+        self.forget_grant(grant).await?;
         if let Some(outgoing) = &self.ports.outgoing {
             outgoing.close_parked(id).await;
         }

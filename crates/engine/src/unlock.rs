@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postroom::Postroom;
 use crate::register::password_of;
-use grant::{Asker, Locked};
+use grant::{Asker, Basis, Locked};
 
 /// The protocol that a mailbox speaks.
 pub(crate) fn protocol(settings: &MailboxSettings) -> Protocol {
@@ -55,31 +55,37 @@ impl Postroom {
         secret: SecretString,
     ) -> std::result::Result<Route, Locked> {
         let user = mailbox.settings.user().unwrap_or_default();
-        let credentials = match mailbox.settings.oauth() {
+        let (store, keyring) = (Arc::clone(&self.ports.store), Arc::clone(&self.ports.keyring));
+        let credentials = match Asker::new(store, keyring, mailbox, &secret) {
             None => Credentials::password(user, secret),
-            Some(oauth) => {
-                let asker = Asker {
-                    store: Arc::clone(&self.ports.store),
-                    keyring: Arc::clone(&self.ports.keyring),
-                    mailbox: mailbox.id,
-                    revision: mailbox.revision,
-                    oauth: oauth.clone(),
-                    secret,
-                };
-                Credentials::bearer(user, self.ports.grants.access(asker).await?)
-            }
+            Some(asker) => Credentials::bearer(user, self.ports.grants.access(asker).await?),
         };
         Ok(route(mailbox, Some(credentials)))
     }
 
     /// Whether an error is a server's refusal of an access token in whose place another one is worth a try: the refused one may have been
-    /// revoked, or have ended early. It is used no more.
+    /// revoked, or have ended, as it does in the middle of a conversation. It is used no more.
     pub(crate) async fn asks_anew(&self, route: &Route, error: &TransportError) -> bool {
+        let is_refused = matches!(error.kind(), TransportKind::SignInRefused | TransportKind::Reauthorise);
         match &route.credentials {
-            Some(Credentials::Bearer { token, .. }) if error.kind() == TransportKind::SignInRefused => {
+            Some(Credentials::Bearer { token, .. }) if is_refused => {
                 self.ports.grants.refuse(route.mailbox, token).await
             }
             _ => false,
+        }
+    }
+
+    /// For what access tokens of a mailbox are asked, if it signs in by them.
+    pub(crate) async fn basis(&self, mailbox: &Mailbox) -> Option<Basis> {
+        mailbox.settings.oauth()?;
+        Basis::of(&mailbox.settings, &self.open_secret(mailbox.id).await.ok()?)
+    }
+
+    /// Forgets what was given for it.
+    pub(crate) async fn forget_grant(&self, basis: Option<Basis>) -> Result<()> {
+        match basis {
+            Some(basis) => self.ports.grants.forget(self.store(), basis).await,
+            None => Ok(()),
         }
     }
 

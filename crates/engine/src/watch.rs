@@ -8,7 +8,7 @@ use postroom_core::failure::Failure;
 use postroom_core::governor::rest;
 use postroom_core::id::{LedgerId, Revision};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
-use postroom_storage::{HealthBook, LedgerIntake, Mailboxes, Way};
+use postroom_storage::{HealthBook, LedgerIntake, Mailboxes, Told, Way};
 use postroom_transport::{
     CloseReport, Error as TransportError, ErrorKind as TransportKind, Hint, IncomingSession, Stage,
 };
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::charge::Charge;
 use crate::error::said;
-use crate::fetch::{Broken, Folder, Look, Reader, Tell};
+use crate::fetch::{Broken, Folder, Look, Reader, Tell, told};
 use crate::pace::Seat;
 use crate::postroom::random;
 use crate::worker::Worker;
@@ -189,7 +189,8 @@ async fn leave(
         return Err(error.into());
     }
     if closed.is_ok() {
-        kept(worker, &stay.told).await?;
+        // Over POP3 it can be told nothing else.
+        kept(worker, &stay.told, Told::TakeAway).await?;
     }
     // A polite end is a survival, too.
     if stay.on_trial && !stay.folder.is_live() {
@@ -199,12 +200,12 @@ async fn leave(
 }
 
 /// Records what the server was told, once it is known that it keeps it.
-async fn kept(worker: &Worker, told: &[LedgerId]) -> Result<(), Broken> {
-    if told.is_empty() {
+async fn kept(worker: &Worker, ids: &[LedgerId], told: Told) -> Result<(), Broken> {
+    if ids.is_empty() {
         return Ok(());
     }
     let intake: &dyn LedgerIntake = worker.postroom.store();
-    Ok(intake.settled(worker.postroom.now(), told).await?)
+    Ok(intake.settled(worker.postroom.now(), ids, told).await?)
 }
 
 /// Opens a session when it is its turn; none when the watch is to end before.
@@ -345,7 +346,7 @@ async fn read(
         memory.told(round.unsettled.as_ref());
     }
     if stay.folder.is_live() {
-        kept(worker, &round.told).await?;
+        kept(worker, &round.told, told(inbox.after())).await?;
     } else {
         stay.told.extend(round.told);
     }

@@ -192,6 +192,9 @@ macro_rules! conformance_tests {
             what_was_not_fetched_whole_is_recognised_as_none
             however_many_mails_are_equal_each_is_recognised
             what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail
+            within_an_epoch_the_box_says_which_of_two_equal_mails_a_mail_is
+            what_comes_again_within_an_epoch_is_another_mail
+            of_equal_mails_a_few_that_came_last_are_asked_for
             the_same_bytes_in_another_folder_or_mailbox_are_another_mail
             a_mail_is_to_be_settled_from_its_time_on_until_it_was
             a_recognised_mail_is_settled_again

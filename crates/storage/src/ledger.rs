@@ -37,6 +37,19 @@ pub enum Recognition {
     /// As one whose key is none of these, which are all that its box, which has no epochs (POP3), shows now: its server renumbered it. A
     /// mail that its server was told to delete is none of them: what comes with its bytes is another one.
     NotShown(Arc<HashSet<RemoteKey>>),
+    /// As one of another epoch, or as one whose key of the same epoch is among these: its box was asked for them, as [`Stored::Undecided`]
+    /// wants it, and does not show them any more.
+    Gone(Arc<HashSet<RemoteKey>>),
+}
+
+/// What a server was told to do with a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store must know each")]
+pub enum Told {
+    /// To keep it where it lies.
+    Keep,
+    /// To delete it, or to move it.
+    TakeAway,
 }
 
 /// A mail to be stored.
@@ -83,14 +96,14 @@ impl Received {
     pub fn is_known_as(&self, epoch: u64, key: &RemoteKey, is_settled: bool) -> bool {
         match &self.recognition {
             Recognition::None => false,
-            Recognition::OtherEpoch => epoch != self.place.epoch,
+            Recognition::OtherEpoch | Recognition::Gone(_) => epoch != self.place.epoch,
             Recognition::NotShown(shown) => epoch == self.place.epoch && !is_settled && !shown.contains(key),
         }
     }
 }
 
-/// What became of a stored mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a mail that was to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "the ways that a mail can be known")]
 pub enum Stored {
     /// It is new in the ledger.
@@ -100,7 +113,17 @@ pub enum Stored {
     /// A mail with the same bytes was in the ledger under another key ([`Recognition`]), and has this one from now on: the server
     /// renumbered it. Each row accounts for one mail.
     Recognised(LedgerId),
+    /// It is not stored: mails of the same epoch, bytes and arrival are in the ledger under these keys, and their server was not told to
+    /// take them away. If it does not show one of them any more, this is that one. At most [`TWINS`] are named, of the [`EQUALS`] mails
+    /// of these bytes that came last. Only [`Recognition::OtherEpoch`] leaves that open.
+    Undecided(Vec<RemoteKey>),
 }
+
+/// How many keys a [`Stored::Undecided`] names at most.
+pub const TWINS: usize = 16;
+
+/// Among how many mails of the same bytes they are looked for.
+pub const EQUALS: usize = 500;
 
 /// What the ledger knows of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +217,7 @@ pub trait LedgerIntake: Send + Sync {
 
     /// Stores mails with their bytes, all of them in one transaction that is on the medium when this returns, or none. No two
     /// of them have the same key, and those of one place have the same recognition, or none. Gives what became of each; they count as stored in their order. A known key changes nothing; see
-    /// [`Stored`]. A recognised mail is told to its server again, if it was to be told at all. However many
+    /// [`Stored`]; what is undecided waits for nobody else. A recognised mail is told to its server again, if it was to be told at all. However many
     /// mails have the same bytes, no statement looks at all of them.
     ///
     /// # Errors
@@ -205,8 +228,8 @@ pub trait LedgerIntake: Send + Sync {
     /// At most `limit` mails of a place whose server is to be told by `now`, in the order in which they were stored.
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>>;
 
-    /// Records that the server was told.
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()>;
+    /// Records that the server was told, and what.
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()>;
 }
 
 /// A mail that a handler is to get.

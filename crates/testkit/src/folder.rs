@@ -80,6 +80,13 @@ impl Folder {
         before - self.messages.len()
     }
 
+    /// Gives a message the next UID, as if it had been added anew; its date, flags and bytes stay.
+    pub(crate) fn move_behind(&mut self, uid: u32) -> Option<u32> {
+        let Stored { flags, bytes, received, .. } = self.find(uid)?.clone();
+        self.remove(&BTreeSet::from([uid]));
+        Some(self.add(bytes, flags, received))
+    }
+
     /// As after a backup that was restored against RFC 9051 section 2.3.1.1: UIDs that were given since are given again.
     pub(crate) fn set_back(&mut self, messages: Vec<Stored>) {
         self.uid_next = messages.last().map_or(1, |message| message.uid + 1);

@@ -103,6 +103,16 @@ impl MailServer {
         assert!(removed == 1, "no message with UID {uid} in {folder:?} of {address:?}");
     }
 
+    /// Gives one message another UID under the same UIDVALIDITY, against RFC 9051 section 2.3.1.1, and returns that: so Courier does when one
+    /// session renames a file while another lists. Everything else of it stays.
+    ///
+    /// # Panics
+    /// When there is no such account, folder or message.
+    pub fn renumber_message(&self, address: &str, folder: &str, uid: u32) -> u32 {
+        let renumbered = self.change_folder(address, folder, |_, found| found.move_behind(uid));
+        renumbered.unwrap_or_else(|| panic!("no message with UID {uid} in {folder:?} of {address:?}"))
+    }
+
     /// Gives the folder a new UIDVALIDITY and its messages new UIDs from 1; sessions that have it selected end.
     ///
     /// # Panics

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postroom_core::failure::Failure;
-use postroom_core::id::{MailboxId, Revision};
-use postroom_core::mailbox::{Grant, OAuth, OAuthSecret};
+use postroom_core::id::MailboxId;
+use postroom_core::mailbox::{Grant, Mailbox, MailboxSettings, OAuth, OAuthSecret};
 use postroom_core::secret::{ExposeSecret, SecretString};
 use postroom_core::time::Timestamp;
 use postroom_storage::Store;
@@ -21,13 +21,14 @@ use postroom_transport::oauth::http::HttpClient;
 use postroom_transport::oauth::token::{self, TokenRequest, Tokens, exchange};
 use postroom_transport::{Error as TransportError, ErrorKind as TransportKind, Stage};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// For how long who asks has the word. A request takes 30 s at most.
-const ASKING: Duration = Duration::from_secs(45);
+/// For how long who asks has the word. A request takes 30 s at most, and its commit some more.
+const ASKING: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether another process has got what it asks for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,10 +43,7 @@ const UNSAID: Duration = Duration::from_secs(5 * 60);
 const REFUSALS: Duration = Duration::from_secs(5 * 60);
 
 /// How often, and with which pauses, it is tried to commit what a provider gave.
-const COMMITS: (u32, Duration) = (8, Duration::from_millis(100));
-
-/// Stands for the form that was tried out last with a secret of its own.
-pub(crate) const DRAFT: MailboxId = MailboxId::new(0);
+const COMMITS: (u32, Duration) = (6, Duration::from_millis(100));
 
 /// Why a mailbox can't be unlocked.
 #[derive(Debug, Clone)]
@@ -86,11 +84,43 @@ impl From<postroom_storage::Error> for Locked {
     }
 }
 
-/// What is kept of a mailbox, sealed.
+/// What tokens are for: a secret, and all that it was given for. What came from another secret, or for another server, is none of its.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Basis([u8; 32]);
+
+impl Basis {
+    /// The settings that a kept secret is bound to (`MailboxSettings::keeps_secret`), and the secret.
+    pub(crate) fn of(settings: &MailboxSettings, secret: &SecretString) -> Option<Self> {
+        let oauth = settings.oauth()?;
+        let mut digest = Sha256::new();
+        for word in [
+            settings.kind().word(),
+            &settings.endpoint().to_string(),
+            &settings.tls().to_string(),
+            &settings.authority().map(ToString::to_string).unwrap_or_default(),
+            &settings.danger_plaintext().to_string(),
+            settings.user().unwrap_or_default(),
+            oauth.token_endpoint(),
+            oauth.client(),
+            oauth.scope().unwrap_or_default(),
+            oauth.grant().word(),
+            secret.expose_secret(),
+        ] {
+            digest.update(u64::try_from(word.len()).unwrap_or(u64::MAX).to_be_bytes());
+            digest.update(word.as_bytes());
+        }
+        Some(Self(digest.finalize().into()))
+    }
+
+    fn binding(self) -> Binding {
+        let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        Binding::new(format!("oauth/{hex}"), "grant")
+    }
+}
+
+/// What is kept, sealed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
-    /// The mailbox's secret that everything here came from: what came from a former one does not count.
-    given: String,
     /// The refresh token of now, where the provider gave another one than the secret has.
     refresh: Option<String>,
     access: Option<String>,
@@ -101,14 +131,12 @@ struct Kept {
 }
 
 /// An access token in use.
-#[derive(Clone)]
 struct Current {
-    revision: Revision,
     token: SecretString,
     until: Timestamp,
 }
 
-/// What this process knows of a mailbox. Whoever has it locked may ask.
+/// What this process knows of a basis. Whoever has it locked may ask.
 #[derive(Default)]
 struct Slot {
     current: Option<Current>,
@@ -121,8 +149,12 @@ struct Slot {
     unsaved: Option<Unsaved>,
 }
 
-/// What a provider gave and the store did not take yet, and in the place of what it goes.
-type Unsaved = (Sealed, Kept);
+/// What a provider gave and the store did not take yet, in the place of what it goes, and the refresh token that was spent for it.
+struct Unsaved {
+    from: Sealed,
+    former: Option<String>,
+    kept: Kept,
+}
 
 /// How a request ended.
 struct Asked {
@@ -130,30 +162,33 @@ struct Asked {
     unsaved: Option<Unsaved>,
 }
 
+#[derive(Default)]
+struct Slots {
+    slots: HashMap<Basis, Arc<tokio::sync::Mutex<Slot>>>,
+    /// What each mailbox used last.
+    used: HashMap<MailboxId, Basis>,
+}
+
 /// The access tokens of all mailboxes.
 #[derive(Default)]
 pub(crate) struct Grants {
     http: Option<Arc<dyn HttpClient>>,
-    slots: Mutex<HashMap<MailboxId, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<Slots>,
 }
 
-/// A mailbox, and what asking for its tokens needs.
+/// What asking for a mailbox's tokens needs.
 #[derive(Clone)]
 pub(crate) struct Asker {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) keyring: Arc<dyn Keyring>,
-    pub(crate) mailbox: MailboxId,
-    pub(crate) revision: Revision,
-    pub(crate) oauth: OAuth,
-    pub(crate) secret: SecretString,
+    store: Arc<dyn Store>,
+    keyring: Arc<dyn Keyring>,
+    mailbox: MailboxId,
+    basis: Basis,
+    oauth: OAuth,
+    secret: SecretString,
 }
 
 fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
-}
-
-fn binding(mailbox: MailboxId) -> Binding {
-    Binding::new(format!("oauth/{mailbox}"), "grant")
 }
 
 fn settings(text: &str) -> Locked {
@@ -165,9 +200,14 @@ impl Grants {
         Self { http: Some(http), slots: Mutex::default() }
     }
 
-    fn slot(&self, mailbox: MailboxId) -> Arc<tokio::sync::Mutex<Slot>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(mailbox).or_default())
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, mailbox: MailboxId, basis: Basis) -> Arc<tokio::sync::Mutex<Slot>> {
+        let mut slots = self.slots();
+        slots.used.insert(mailbox, basis);
+        Arc::clone(slots.slots.entry(basis).or_default())
     }
 
     /// An access token for a mailbox.
@@ -181,11 +221,10 @@ impl Grants {
             ));
         };
         let came = Instant::now();
-        let slot = self.slot(asker.mailbox);
+        let slot = self.slot(asker.mailbox, asker.basis);
         let mut slot = slot.lock().await;
         loop {
             if let Some(current) = &slot.current
-                && current.revision == asker.revision
                 && asker.store.now() < current.until
             {
                 return Ok(current.token.clone());
@@ -212,7 +251,11 @@ impl Grants {
 
     /// A server refused an access token: it is used no more. Says whether another one is worth a try.
     pub(crate) async fn refuse(&self, mailbox: MailboxId, token: &SecretString) -> bool {
-        let slot = self.slot(mailbox);
+        let slot = {
+            let slots = self.slots();
+            slots.used.get(&mailbox).and_then(|basis| slots.slots.get(basis)).cloned()
+        };
+        let Some(slot) = slot else { return true };
         let mut slot = slot.lock().await;
         if slot.current.as_ref().is_some_and(|current| !same(&current.token, token)) {
             return true;
@@ -224,12 +267,10 @@ impl Grants {
         is_first
     }
 
-    /// Forgets what was given for a mailbox.
-    pub(crate) async fn forget(&self, store: &dyn Store, mailbox: MailboxId) -> Result<()> {
-        let slot = self.slot(mailbox);
-        let mut slot = slot.lock().await;
-        *slot = Slot::default();
-        for (binding, sealed) in store.values(&binding(mailbox).owner).await? {
+    /// Forgets what was given.
+    pub(crate) async fn forget(&self, store: &dyn Store, basis: Basis) -> Result<()> {
+        self.slots().slots.remove(&basis);
+        for (binding, sealed) in store.values(&basis.binding().owner).await? {
             store.replace(&binding, &sealed, None).await?;
         }
         Ok(())
@@ -237,6 +278,25 @@ impl Grants {
 }
 
 impl Asker {
+    /// None where the settings have no OAuth2.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        keyring: Arc<dyn Keyring>,
+        mailbox: &Mailbox,
+        secret: &SecretString,
+    ) -> Option<Self> {
+        let (mailbox, settings) = (mailbox.id, &mailbox.settings);
+        let basis = Basis::of(settings, secret)?;
+        Some(Self {
+            store,
+            keyring,
+            mailbox,
+            basis,
+            oauth: settings.oauth()?.clone(),
+            secret: secret.clone(),
+        })
+    }
+
     async fn ask(
         self,
         http: Arc<dyn HttpClient>,
@@ -253,8 +313,8 @@ impl Asker {
         refused: Option<SecretString>,
         unsaved: &mut Option<Unsaved>,
     ) -> std::result::Result<Current, Locked> {
-        if let Some((from, kept)) = unsaved.take() {
-            self.commit(unsaved, from, kept).await?;
+        if let Some(given) = unsaved.take() {
+            self.commit(unsaved, given).await?;
         }
         let (mine, former) = loop {
             let (sealed, kept) = self.kept().await?;
@@ -264,7 +324,7 @@ impl Asker {
                     && now < kept.until
                     && refused.as_ref().is_none_or(|refused| refused.expose_secret() != access)
                 {
-                    return Ok(self.uses(access, kept.until));
+                    return Ok(Current { token: SecretString::from(access.clone()), until: kept.until });
                 }
                 if now < kept.asking_until {
                     tokio::time::sleep(LOOK).await;
@@ -272,102 +332,75 @@ impl Asker {
                 }
             }
             let refresh = kept.and_then(|kept| kept.refresh);
-            let asking = self.keeps(refresh.clone(), None, now, now + ASKING);
+            let asking =
+                Kept { refresh: refresh.clone(), access: None, until: now, asking_until: now + ASKING };
             let asking = self.seal(&asking)?;
             let has_the_word = match sealed {
-                Some(sealed) => self.store.replace(&self.binding(), &sealed, Some(asking.clone())).await?,
-                None => self.store.put_if_absent(&self.binding(), asking.clone()).await? == asking,
+                Some(sealed) => {
+                    self.store.replace(&self.basis.binding(), &sealed, Some(asking.clone())).await?
+                }
+                None => self.store.put_if_absent(&self.basis.binding(), asking.clone()).await? == asking,
             };
-            if has_the_word {
+            // Who was dropped here and is gone on with later asks for the word anew.
+            if has_the_word && self.store.now() < now + ASKING / 2 {
                 break (asking, refresh);
             }
         };
         match self.exchanged(http, former.as_deref()).await {
             Ok(Tokens { access, expires_in, refresh }) => {
                 let life = expires_in.unwrap_or(UNSAID);
-                let until = self.store.now() + life.saturating_sub(MARGIN).max(life / 2);
-                let refresh = refresh.map(|token| token.expose_secret().to_owned()).or(former);
-                let access = access.expose_secret().to_owned();
-                let kept = self.keeps(refresh, Some(access.clone()), until, Timestamp::from_millis(0));
-                self.commit(unsaved, mine, kept).await?;
-                Ok(self.uses(&access, until))
+                let now = self.store.now();
+                let until = now + life.saturating_sub(MARGIN).max(life / 2);
+                let refresh =
+                    refresh.map(|token| token.expose_secret().to_owned()).or_else(|| former.clone());
+                let given = Some(access.expose_secret().to_owned());
+                let kept = Kept { refresh, access: given, until, asking_until: now };
+                self.commit(unsaved, Unsaved { from: mine, former, kept }).await?;
+                Ok(Current { token: access, until })
             }
             Err(error) => {
-                let (now, never) = (self.store.now(), Timestamp::from_millis(0));
+                let now = self.store.now();
+                let kept = Kept { refresh: former, access: None, until: now, asking_until: now };
                 // Where this fails the word is another's when its time is over.
-                let free = self.seal(&self.keeps(former, None, now, never))?;
-                let _ = self.store.replace(&self.binding(), &mine, Some(free)).await;
+                let free = self.seal(&kept)?;
+                let _ = self.store.replace(&self.basis.binding(), &mine, Some(free)).await;
                 Err(error)
             }
         }
     }
 
-    fn binding(&self) -> Binding {
-        binding(self.mailbox)
-    }
-
-    fn uses(&self, access: &str, until: Timestamp) -> Current {
-        Current { revision: self.revision, token: SecretString::from(access), until }
-    }
-
-    fn keeps(
-        &self,
-        refresh: Option<String>,
-        access: Option<String>,
-        until: Timestamp,
-        asking_until: Timestamp,
-    ) -> Kept {
-        Kept { given: self.secret.expose_secret().to_owned(), refresh, access, until, asking_until }
-    }
-
     fn seal(&self, kept: &Kept) -> Result<Sealed> {
         let damaged = |_| Error::new(ErrorKind::Sealing, "seal an access token");
         let plain = Zeroizing::new(serde_json::to_vec(kept).map_err(damaged)?);
-        Ok(self.keyring.seal(&self.binding(), &plain)?)
+        Ok(self.keyring.seal(&self.basis.binding(), &plain)?)
     }
 
-    /// What the vault has, and what of it comes from the mailbox's secret of now. A mailbox that has nothing yet goes on with what its form
-    /// was given when it was tried out.
+    /// What the vault has. What can't be read is as good as nothing.
     async fn kept(&self) -> Result<(Option<Sealed>, Option<Kept>)> {
-        let (sealed, kept) = self.kept_of(self.mailbox).await?;
-        match kept {
-            None if self.mailbox != DRAFT => Ok((sealed, self.kept_of(DRAFT).await?.1)),
-            kept => Ok((sealed, kept)),
-        }
-    }
-
-    async fn kept_of(&self, mailbox: MailboxId) -> Result<(Option<Sealed>, Option<Kept>)> {
-        let binding = binding(mailbox);
-        let values = self.store.values(&binding.owner).await?;
-        let Some((_, sealed)) = values.into_iter().find(|(other, _)| *other == binding) else {
-            return Ok((None, None));
-        };
+        let binding = self.basis.binding();
+        let mut values = self.store.values(&binding.owner).await?.into_iter();
+        let Some((_, sealed)) = values.find(|(other, _)| *other == binding) else { return Ok((None, None)) };
         let plain = self.keyring.open(&binding, &sealed)?;
-        let kept = serde_json::from_slice::<Kept>(&plain).ok();
-        let kept = kept.filter(|kept| kept.given == self.secret.expose_secret());
-        Ok((Some(sealed), kept))
+        Ok((Some(sealed), serde_json::from_slice(&plain).ok()))
     }
 
     /// Commits what a provider gave before it is used; what the store does not take is committed by whoever needs a token next.
     async fn commit(
         &self,
         unsaved: &mut Option<Unsaved>,
-        from: Sealed,
-        kept: Kept,
+        mut given: Unsaved,
     ) -> std::result::Result<(), Locked> {
         let (tries, mut pause) = COMMITS;
-        let to = self.seal(&kept)?;
+        let to = self.seal(&given.kept)?;
         let mut tried = 0;
         loop {
             tried += 1;
-            match self.store.replace(&self.binding(), &from, Some(to.clone())).await {
+            match self.swap(&mut given, &to).await {
                 Ok(true) => return Ok(()),
-                // The outcome of a commit that failed may have been this one.
-                Ok(false) if self.kept().await?.0.as_ref() == Some(&to) => return Ok(()),
-                // A person has set another secret, or this process was paused for longer than it had the word.
+                // Another process asked meanwhile, and got something newer.
                 Ok(false) => {
                     let outdated = TransportError::new(TransportKind::SignInUnavailable, Stage::Token);
-                    let why = "another secret was set, or another process asked, while a token was asked for";
+                    let why = "another process got a token while this one asked";
                     return Err(Locked::Provider(outdated.with_reply(why)));
                 }
                 Err(error) if tried < tries && matches!(error.failure(), Failure::RetryAfter(_)) => {
@@ -375,9 +408,27 @@ impl Asker {
                     pause *= 2;
                 }
                 Err(error) => {
-                    *unsaved = Some((from, kept));
+                    *unsaved = Some(given);
                     return Err(error.into());
                 }
+            }
+        }
+    }
+
+    /// Puts what was given into the place of what it goes; also of what another process put there that has spent, or spends, the same
+    /// refresh token: the provider has taken that back by now.
+    async fn swap(&self, given: &mut Unsaved, to: &Sealed) -> Result<bool> {
+        loop {
+            if self.store.replace(&self.basis.binding(), &given.from, Some(to.clone())).await? {
+                return Ok(true);
+            }
+            match self.kept().await? {
+                // The answer of a commit was lost.
+                (Some(sealed), _) if sealed == *to => return Ok(true),
+                (Some(sealed), Some(kept)) if kept.access.is_none() && kept.refresh == given.former => {
+                    given.from = sealed;
+                }
+                _ => return Ok(false),
             }
         }
     }

@@ -124,7 +124,7 @@ pub(super) async fn received_mail_has_events_and_what_a_baseline_leaves_out_has_
     assert!(store.skip(at(0), &place, &left_out).await.expect("skip"));
     let mail = received(2, &place, 2, "one");
     store_one(&store, at(1), &mail).await.expect("store");
-    store.settled(at(2), &[mail.id]).await.expect("settled");
+    store.settled(at(2), &[mail.id], crate::ledger::Told::Keep).await.expect("settled");
     let events = all(&store).await;
     let its = EventSubject::Ledger(LedgerId::from_uuid(mail.id.uuid()));
     assert_eq!(whats(&events, its), ["stored", "settled"]);

@@ -220,7 +220,7 @@ pub(super) fn place(mailbox: MailboxId, epoch: u64) -> Place {
     Place { mailbox, folder: "Clientes São Paulo".to_owned(), epoch }
 }
 
-/// A received mail with UID `uid`, whose bytes are told apart by `bytes`.
+/// A received mail with UID `uid`, whose bytes are told apart by `bytes`. No two arrive at the same moment.
 pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Received {
     let mut sha256 = [0; 32];
     let length = bytes.len().min(32);
@@ -231,7 +231,7 @@ pub(super) fn received(number: u32, place: &Place, uid: u32, bytes: &str) -> Rec
         key: RemoteKey::Uid(uid),
         sha256,
         size: u64::try_from(bytes.len()).expect("a short text"),
-        arrived: Some(at(-60)),
+        arrived: Some(at(-60 - i64::from(number))),
         state: LedgerState::Stored,
         contract: Some(contract_id("ACME")),
         reasons: vec!["box".to_owned()],
@@ -258,7 +258,7 @@ pub(super) async fn left_out(
 
 /// Stores one mail in a call of its own.
 pub(super) async fn store_one(store: &Arc<dyn Store>, now: Timestamp, mail: &Received) -> Result<Stored> {
-    Ok(store.store(now, std::slice::from_ref(mail)).await?[0])
+    Ok(store.store(now, std::slice::from_ref(mail)).await?.remove(0))
 }
 
 /// The kind of an error that has to be one.

@@ -19,8 +19,8 @@ use crate::Store;
 use crate::bodies::{BodyRef, PIECE};
 use crate::error::ErrorKind;
 use crate::ledger::{
-    ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord, LedgerWork,
-    LeftOut, RawMail, Reached, Received, Recognition, Stored, Unsettled,
+    ClaimedMail, Committing, Contact, EQUALS, HandlerResult, LedgerDesk, LedgerQuery, LedgerRecord,
+    LedgerWork, LeftOut, RawMail, Reached, Received, Recognition, Stored, TWINS, Told, Unsettled,
 };
 use crate::registry::SecretWrite;
 
@@ -453,6 +453,7 @@ pub(super) async fn n_copies_account_for_at_most_n_mails(subject: Subject) {
     }
     found.sort_by_key(|stored| match stored {
         Stored::Recognised(id) | Stored::New(id) | Stored::Known(id) => *id,
+        Stored::Undecided(_) => panic!("they arrived at other moments"),
     });
     let (one, two, three) = (ledger_id(1), ledger_id(2), ledger_id(13));
     assert_eq!(found, [Stored::Recognised(one), Stored::Recognised(two), Stored::New(three)]);
@@ -550,10 +551,94 @@ pub(super) async fn what_comes_with_the_bytes_of_a_deleted_mail_is_another_mail(
     let (store, of) = with_inbox(subject).await;
     keep(&store, &uidl(1, &of, "a", &["a", "b"], "bytes")).await;
     keep(&store, &uidl(2, &of, "b", &["a", "b"], "bytes")).await;
-    store.settled(at(1), &[ledger_id(1)]).await.expect("settled");
+    store.settled(at(1), &[ledger_id(1)], Told::TakeAway).await.expect("settled");
     let again = store_one(&store, at(2), &uidl(11, &of, "x", &["x"], "bytes")).await.expect("store");
     assert_eq!(again, Stored::Recognised(ledger_id(2)), "not the one that is gone");
     keep(&store, &uidl(12, &of, "y", &["x", "y"], "bytes")).await;
+}
+
+/// A mail that arrived when all of its kind did.
+fn twin(number: u32, of: &Place, uid: u32) -> Received {
+    Received { arrived: Some(at(-60)), ..received(number, of, uid, "bytes") }
+}
+
+/// The same once its box was asked, and does not show these.
+fn decided(number: u32, of: &Place, uid: u32, gone: impl IntoIterator<Item = u32>) -> Received {
+    let gone = uids(gone).into_iter().collect();
+    Received { recognition: Recognition::Gone(Arc::new(gone)), ..twin(number, of, uid) }
+}
+
+/// Would miss a second row for a mail to which its server gave another UID (seen to fail so), and a row for what the box must say first.
+pub(super) async fn within_an_epoch_the_box_says_which_of_two_equal_mails_a_mail_is(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    keep(&store, &Received { settle_at: Some(at(0)), ..twin(1, &seven, 1) }).await;
+    store.settled(at(1), &[ledger_id(1)], Told::Keep).await.expect("settled");
+    let other = twin(3, &seven, 3);
+    let mails = [twin(2, &seven, 2), Received { sha256: [9; 32], ..other.clone() }];
+    let stored = store.store(at(2), &mails).await.expect("store");
+    assert_eq!(
+        stored,
+        [Stored::Undecided(uids([1])), Stored::New(ledger_id(3))],
+        "the others wait for nobody"
+    );
+    assert_eq!(store.unknown(&seven, &uids([1, 2, 3])).await.expect("unknown"), uids([2]));
+    let shown = store_one(&store, at(3), &decided(2, &seven, 2, [])).await.expect("store");
+    assert_eq!(shown, Stored::New(ledger_id(2)), "both are shown");
+    let undecided = store_one(&store, at(4), &twin(4, &seven, 4)).await.expect("store");
+    assert_eq!(undecided, Stored::Undecided(uids([2, 1])));
+    let gone = decided(4, &seven, 4, [1]);
+    assert_eq!(store_one(&store, at(4), &gone).await.expect("store"), Stored::Recognised(ledger_id(1)));
+    assert_eq!(store_one(&store, at(5), &gone).await.expect("store"), Stored::Known(ledger_id(1)));
+    assert_eq!(told(&store, ledger_id(1)).await, ["stored", "settled", "recognised"]);
+    assert_eq!(unsettled(&store, 5, &seven).await, [ledger_id(1)], "under the key of now");
+    // Two at once, for which two are gone.
+    let both = [decided(5, &seven, 5, [2, 4]), decided(6, &seven, 6, [2, 4]), decided(7, &seven, 7, [2, 4])];
+    let stored = store.store(at(6), &both).await.expect("store");
+    let [one, two, seventh] = [1, 2, 7].map(ledger_id);
+    assert_eq!(stored, [Stored::Recognised(two), Stored::Recognised(one), Stored::New(seventh)]);
+}
+
+/// Each mail has the bytes of one that is there, and is another one all the same. Would miss a mail that comes again: it is lost. Seen to
+/// fail so.
+pub(super) async fn what_comes_again_within_an_epoch_is_another_mail(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let taken = Received { settle_at: Some(at(0)), ..twin(1, &seven, 1) };
+    keep(&store, &taken).await;
+    store.settled(at(1), &[taken.id], Told::TakeAway).await.expect("settled");
+    keep(&store, &twin(2, &seven, 2)).await;
+    // Only the first of them was told to go.
+    let later = Received { arrived: Some(at(-59)), ..twin(3, &seven, 3) };
+    keep(&store, &later).await;
+    keep(&store, &Received { arrived: None, ..twin(4, &seven, 4) }).await;
+    keep(&store, &Received { size: 99, ..twin(5, &seven, 5) }).await;
+    keep(&store, &Received { sha256: [9; 32], ..twin(6, &seven, 6) }).await;
+    let folder = Place { folder: "INBOX".to_owned(), ..seven.clone() };
+    keep(&store, &twin(7, &folder, 7)).await;
+    keep(&store, &Received { recognition: Recognition::None, ..twin(8, &seven, 8) }).await;
+    let gone = Received { arrived: Some(at(-58)), ..decided(9, &seven, 9, [1, 2, 3, 4, 5, 6, 8]) };
+    keep(&store, &gone).await;
+    assert_eq!(listed(&store, LedgerQuery::default()).await.len(), 9);
+}
+
+/// Would miss a question without end to the server, and a statement that looks at all of them.
+pub(super) async fn of_equal_mails_a_few_that_came_last_are_asked_for(subject: Subject) {
+    let (store, seven) = with_inbox(subject).await;
+    let most = u32::try_from(EQUALS).expect("a small number");
+    let old = twin(1, &seven, 1);
+    keep(&store, &old).await;
+    let others: Vec<Received> = (2..=most).map(|number| received(number, &seven, number, "bytes")).collect();
+    store.store(at(0), &others).await.expect("store");
+    let mail = twin(most + 1, &seven, most + 1);
+    let asked = store_one(&store, at(1), &mail).await.expect("store");
+    assert_eq!(asked, Stored::Undecided(uids([1])));
+    let twins: Vec<Received> = (0..20).map(|more| twin(most + 1 + more, &seven, most + 1 + more)).collect();
+    let decide = |mail: Received| Received { recognition: Recognition::Gone(Arc::default()), ..mail };
+    let twins: Vec<Received> = twins.into_iter().map(decide).collect();
+    store.store(at(1), &twins).await.expect("store");
+    let asked = store_one(&store, at(2), &twin(most + 21, &seven, most + 21)).await.expect("store");
+    let Stored::Undecided(keys) = asked else { panic!("{asked:?}") };
+    assert_eq!(keys, uids((most + 5..=most + 20).rev()));
+    assert_eq!(keys.len(), TWINS);
 }
 
 pub(super) async fn the_same_bytes_in_another_folder_or_mailbox_are_another_mail(subject: Subject) {
@@ -581,7 +666,10 @@ pub(super) async fn a_mail_is_to_be_settled_from_its_time_on_until_it_was(subjec
     assert_eq!(first, [Unsettled { id: ledger_id(2), key: RemoteKey::Uid(2) }]);
     assert_eq!(unsettled(&store, 0, &place(seven.mailbox, 8)).await, [], "another epoch");
     for _ in 0..2 {
-        store.settled(at(1), &[ledger_id(2), ledger_id(4), ledger_id(99)]).await.expect("settled");
+        store
+            .settled(at(1), &[ledger_id(2), ledger_id(4), ledger_id(99)], Told::Keep)
+            .await
+            .expect("settled");
     }
     assert_eq!(told(&store, ledger_id(2)).await, ["stored", "settled"], "once");
     assert_eq!(unsettled(&store, 1, &seven).await, []);
@@ -596,7 +684,7 @@ pub(super) async fn a_recognised_mail_is_settled_again(subject: Subject) {
     mail.settle_at = Some(at(0));
     keep(&store, &mail).await;
     keep(&store, &received(2, &seven, 2, "never told")).await;
-    store.settled(at(1), &[mail.id]).await.expect("settled");
+    store.settled(at(1), &[mail.id], Told::Keep).await.expect("settled");
     let eight = place(seven.mailbox, 8);
     let moved = received(11, &eight, 5, "bytes");
     store_one(&store, at(2), &moved).await.expect("store");
@@ -901,7 +989,7 @@ pub(super) async fn what_a_late_reader_writes_takes_nothing_back(subject: Subjec
     reach(&store, &old, Reached::UpTo(1)).await;
     reach(&store, &new, Reached::UpTo(1)).await;
     skip(&store, 2, &new, uids([51, 52])).await;
-    store.settled(at(2), &[ledger_id(1)]).await.expect("settled");
+    store.settled(at(2), &[ledger_id(1)], Told::Keep).await.expect("settled");
     assert_eq!(contact(&store, &new).await, Contact::Known { frontier: 53 });
     assert_eq!(contact(&store, &old).await, Contact::Known { frontier: 2 });
     let all = listed(&store, LedgerQuery::default()).await;

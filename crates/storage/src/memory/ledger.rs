@@ -12,9 +12,9 @@ use super::store::MemoryStore;
 use crate::bodies::BodyRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
-    ClaimedMail, Committing, Contact, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake, LedgerItem,
-    LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received, Recognition,
-    Stored, Unsettled,
+    ClaimedMail, Committing, Contact, EQUALS, HandlerResult, LedgerDesk, LedgerEntry, LedgerIntake,
+    LedgerItem, LedgerPruned, LedgerQuery, LedgerRecord, LedgerWork, LeftOut, RawMail, Reached, Received,
+    Recognition, Stored, TWINS, Told, Unsettled,
 };
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
@@ -108,6 +108,29 @@ impl Rows {
         self.in_order().find(is_same).map(|one| one.item.id)
     }
 
+    /// The keys and ids of rows of the same epoch, bytes and arrival whose server was not told to take them away, of those that came last.
+    fn twins(&self, mail: &Received, is_older: impl Fn(LedgerId) -> bool) -> Vec<(RemoteKey, LedgerId)> {
+        let asks = matches!(mail.recognition, Recognition::OtherEpoch | Recognition::Gone(_));
+        if !asks || mail.arrived.is_none() {
+            return Vec::new();
+        }
+        let place = &mail.place;
+        let newest = self.stored.iter().rev().filter_map(|id| self.ledger.get(id));
+        let equal = newest.filter(|one| {
+            let item = &one.item;
+            (item.mailbox, &item.folder) == (place.mailbox, &place.folder)
+                && one.sha256 == Some(mail.sha256)
+                && is_older(item.id)
+        });
+        let is_twin = |one: &&StoredMail| {
+            let item = &one.item;
+            (item.epoch, item.size, item.arrived) == (place.epoch, mail.size, mail.arrived)
+                && one.settled.is_none_or(|told| told == Told::Keep)
+        };
+        let twins = equal.take(EQUALS).filter(is_twin).take(TWINS);
+        twins.map(|one| (one.item.key.clone(), one.item.id)).collect()
+    }
+
     /// Moves a row to the key that its mail has now. Its server is told again what it was told under the old key.
     fn renumber(&mut self, now: Timestamp, id: LedgerId, mail: &Received) {
         let Some(one) = self.ledger.get_mut(&id) else { return };
@@ -129,13 +152,22 @@ impl Rows {
         body.is_some_and(|body| body.pieces.values().map(length).sum::<u64>() == staged.size)
     }
 
-    fn receive(&mut self, now: Timestamp, mail: &Received) -> Stored {
+    fn receive(&mut self, now: Timestamp, mail: &Received, is_older: impl Fn(LedgerId) -> bool) -> Stored {
         if let Some(id) = self.remote.get(&remote(&mail.place, &mail.key)) {
             return Stored::Known(*id);
         }
         if let Some(id) = self.renumbered(mail) {
             self.renumber(now, id, mail);
             return Stored::Recognised(id);
+        }
+        let twins = self.twins(mail, is_older);
+        if let Recognition::Gone(gone) = &mail.recognition {
+            if let Some((_, id)) = twins.iter().find(|(key, _)| gone.contains(key)) {
+                self.renumber(now, *id, mail);
+                return Stored::Recognised(*id);
+            }
+        } else if !twins.is_empty() {
+            return Stored::Undecided(twins.into_iter().map(|(key, _)| key).collect());
         }
         let body = match &mail.raw {
             RawMail::Whole(content) => {
@@ -243,7 +275,9 @@ impl LedgerIntake for MemoryStore {
         if mails.iter().any(torn) {
             return Err(Error::new(ErrorKind::NotFound, "store received mails"));
         }
-        Ok(mails.iter().map(|mail| rows.receive(now, mail)).collect())
+        // What comes together is there together: none of it was another one before.
+        let is_older = |id| !mails.iter().any(|mail| mail.id == id);
+        Ok(mails.iter().map(|mail| rows.receive(now, mail, is_older)).collect())
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {
@@ -255,11 +289,11 @@ impl LedgerIntake for MemoryStore {
         Ok(mails.map(|one| Unsettled { id: one.item.id, key: one.item.key.clone() }).collect())
     }
 
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
         let mut rows = self.rows();
         for id in ids {
             if let Some(one) = rows.ledger.get_mut(id).filter(|one| one.settled.is_none()) {
-                one.settled = Some(now);
+                one.settled = Some(told);
                 one.note(now, "settled", None, String::new());
                 rows.publish_received(*id);
             }

@@ -118,7 +118,7 @@ pub(super) struct StoredMail {
     pub(super) row: LedgerRow,
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) settle_at: Option<Timestamp>,
-    pub(super) settled: Option<Timestamp>,
+    pub(super) settled: Option<crate::ledger::Told>,
     /// Whether all but its key was removed.
     pub(super) is_bare: bool,
     pub(super) timeline: Vec<LedgerEntry>,

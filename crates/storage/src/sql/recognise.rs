@@ -4,18 +4,22 @@
 use std::collections::HashMap;
 
 use postroom_core::id::LedgerId;
-use postroom_core::ledger::Place;
+use postroom_core::ledger::{Place, RemoteKey};
+use postroom_core::time::Timestamp;
 use uuid::Uuid;
 
-use super::rows::{small, text};
+use super::rows::{big, small, text};
 use crate::error::Result;
-use crate::ledger::{Received, Recognition};
+use crate::ledger::{Received, Recognition, Stored, TWINS};
 
 /// How many equal mails one statement looks at.
 pub(super) const PAGE: usize = 500;
 
 /// A mail of the same bytes: its id, epoch and key, whether its server was told, and its number.
 pub(super) type Same = (Uuid, i64, String, bool, i64);
+
+/// A mail of the same bytes, epoch and arrival, whose server was not told to take it away: its id and key.
+pub(super) type Twin = (Uuid, String);
 
 /// Behind which of the equal mails the next page begins: epoch and number.
 pub(super) type Behind = (i64, i64);
@@ -28,7 +32,7 @@ impl<'a> Passed<'a> {
     /// The search for the mail that this one is, from where it has come to; the first time from before all.
     pub(super) fn search(&mut self, mail: &'a Received) -> Search<'a, '_> {
         let behind = self.0.entry((&mail.place, mail.sha256, mail.size)).or_insert((-1, 0));
-        Search { mail, behind, is_over: mail.recognition == Recognition::None, found: None }
+        Search { mail, behind, is_over: mail.recognition == Recognition::None, found: Found::Nothing }
     }
 }
 
@@ -37,8 +41,16 @@ pub(super) struct Search<'a, 'p> {
     mail: &'a Received,
     behind: &'p mut Behind,
     is_over: bool,
+    found: Found,
+}
+
+/// What a search finds.
+pub(super) enum Found {
+    Nothing,
     /// The mail that it is, and what the timeline says of it.
-    pub(super) found: Option<(LedgerId, String)>,
+    Known(LedgerId, String),
+    /// Which it is the box must say.
+    Undecided(Stored),
 }
 
 impl Search<'_, '_> {
@@ -51,14 +63,42 @@ impl Search<'_, '_> {
     pub(super) fn look(&mut self, page: &[Same]) -> Result<()> {
         for (id, epoch, key, is_settled, number) in page {
             *self.behind = (*epoch, *number);
-            let mail = self.mail;
-            if mail.is_known_as(small(*epoch)?, &text(key)?, *is_settled) {
-                let detail = format!("{key} of {epoch} is {} of {}", mail.key, mail.place.epoch);
-                self.found = Some((LedgerId::from_uuid(*id), detail));
+            if self.mail.is_known_as(small(*epoch)?, &text(key)?, *is_settled) {
+                self.found = self.known(*id, key, *epoch);
                 break;
             }
         }
-        self.is_over = self.found.is_some() || page.len() < PAGE;
+        self.is_over = !matches!(self.found, Found::Nothing) || page.len() < PAGE;
         Ok(())
+    }
+
+    /// When it arrived, if its twins are to be looked at: it is none of another epoch.
+    pub(super) fn arrived(&self) -> Option<Timestamp> {
+        let asks = matches!(self.mail.recognition, Recognition::OtherEpoch | Recognition::Gone(_));
+        self.mail.arrived.filter(|_| asks && matches!(self.found, Found::Nothing))
+    }
+
+    /// Looks at its twins.
+    pub(super) fn compare(&mut self, twins: &[Twin]) -> Result<()> {
+        let keys = twins.iter().take(TWINS).map(|(_, key)| text(key)).collect::<Result<Vec<RemoteKey>>>()?;
+        self.found = match &self.mail.recognition {
+            Recognition::Gone(gone) => match keys.iter().zip(twins).find(|(key, _)| gone.contains(key)) {
+                Some((_, (id, key))) => self.known(*id, key, big(self.mail.place.epoch)),
+                None => Found::Nothing,
+            },
+            _ if keys.is_empty() => Found::Nothing,
+            _ => Found::Undecided(Stored::Undecided(keys)),
+        };
+        Ok(())
+    }
+
+    fn known(&self, id: Uuid, key: &str, epoch: i64) -> Found {
+        let mail = self.mail;
+        let detail = format!("{key} of {epoch} is {} of {}", mail.key, mail.place.epoch);
+        Found::Known(LedgerId::from_uuid(id), detail)
+    }
+
+    pub(super) fn found(self) -> Found {
+        self.found
     }
 }

@@ -428,3 +428,23 @@ async fn nonsense_is_answered_and_bare_newlines_end_the_session() {
     client.write(b"A1 NOOP\nA2 NOOP\r\n").await;
     assert!(client.line().await.starts_with("* BYE "));
 }
+
+/// Would miss a message that keeps its old UID beside the new one, or comes back as another message.
+#[tokio::test]
+async fn a_message_that_gets_another_uid_is_gone_under_the_old_one_and_else_the_same() {
+    let server = server().await;
+    let uid = server.deliver_dated(ANA, "INBOX", MAIL, SystemTime::UNIX_EPOCH);
+    server.set_flags(ANA, "INBOX", uid, &["\\Seen"]);
+    let mut client = select(&server).await;
+    let before = server.messages(ANA, "INBOX")[0].clone();
+    let renumbered = server.renumber_message(ANA, "INBOX", uid);
+    let told = client.imap("NOOP").await;
+    assert!(told.starts_with("* 1 EXPUNGE\r\n* 1 EXISTS\r\n"), "{told}");
+    let after = server.messages(ANA, "INBOX");
+    assert_eq!((after.len(), after[0].uid), (1, renumbered));
+    assert_eq!(
+        (&after[0].flags, &after[0].bytes, after[0].received),
+        (&before.flags, &before.bytes, before.received)
+    );
+    assert_ne!(renumbered, uid);
+}

@@ -13,6 +13,7 @@ use super::response::{Ahead, Condition, Response, Status, body_ahead, ends_in_te
 use super::token::announced;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::timeouts::IncomingTimeouts;
+use crate::wire::sasl::Secrets;
 use crate::wire::stream::Stream;
 
 /// The greatest length of one response in bytes, its literals included: four pieces of a mail.
@@ -47,11 +48,11 @@ pub(super) struct Completion {
 }
 
 impl Completion {
-    fn new(status: &Status<'_>) -> Self {
+    fn new(status: &Status<'_>, text: String) -> Self {
         Self {
             condition: status.condition,
             code: status.code.map(|(code, arguments)| (code.to_ascii_uppercase(), arguments.to_vec())),
-            text: words(status),
+            text,
         }
     }
 
@@ -92,6 +93,8 @@ pub(super) struct Conversation {
     pub(super) view: View,
     /// Whether the server has not refused to push.
     pub(super) pushes: bool,
+    /// What the server's words are told without.
+    pub(super) secrets: Secrets,
     /// A list: while it idles a session has three.
     capabilities: Vec<Box<str>>,
     tags: RandomState,
@@ -111,6 +114,7 @@ impl Conversation {
             timeouts,
             view: View::default(),
             pushes: true,
+            secrets: Secrets::default(),
             capabilities: Vec::new(),
             tags: RandomState::new(),
             sent: 0,
@@ -223,7 +227,8 @@ impl Conversation {
         self.sent += 1;
         let tag = format!("P{:08X}", self.tags.hash_one(self.sent) >> 32);
         self.stream.enter(self.stage, self.time);
-        let line = zeroize::Zeroizing::new(format!("{tag} {command}\r\n"));
+        // Made in one piece: what grows leaves copies behind that nobody wipes.
+        let line = zeroize::Zeroizing::new([&tag, " ", command, "\r\n"].concat());
         self.stream.write(line.as_bytes()).await?;
         Ok(tag)
     }
@@ -265,7 +270,7 @@ impl Conversation {
     pub(super) fn heard<'a>(&mut self, tag: &str, response: Response<'a>) -> Result<Heard<'a>> {
         match response {
             Response::Tagged(other, status) if other == tag.as_bytes() => {
-                Ok(Heard::End(Completion::new(&status)))
+                Ok(Heard::End(Completion::new(&status, self.words(&status))))
             }
             Response::Tagged(..) => Err(self.broken_rule("an answer to a command that was not sent")),
             Response::Continue(_) => Ok(Heard::GoOn),
@@ -291,7 +296,7 @@ impl Conversation {
             }
             Response::Capability(words) => self.learn_capabilities(words),
             Response::Untagged(status) if status.condition == Condition::Bye => {
-                let (code, text) = (status.code.map(|(code, _)| code), words(status));
+                let (code, text) = (status.code.map(|(code, _)| code), self.words(status));
                 // Why it leaves matters only where it says so by a code or speaks of a limit.
                 let kind = match refusal::kind(self.stage, code, &text) {
                     ErrorKind::Refused | ErrorKind::SignInRefused | ErrorKind::FolderMissing => {
@@ -350,13 +355,13 @@ impl Conversation {
         }
         Ok(None)
     }
-}
 
-/// The server's words with their code.
-fn words(status: &Status<'_>) -> String {
-    let text = String::from_utf8_lossy(status.text);
-    match status.code {
-        Some((code, _)) => format!("[{}] {text}", String::from_utf8_lossy(code)),
-        None => text.into_owned(),
+    /// The server's words with their code.
+    fn words(&self, status: &Status<'_>) -> String {
+        let text = String::from_utf8_lossy(status.text);
+        self.secrets.redacted(match status.code {
+            Some((code, _)) => format!("[{}] {text}", String::from_utf8_lossy(code)),
+            None => text.into_owned(),
+        })
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::probe::ProbeReport;
 use crate::route::Route;
 use crate::timeouts::IncomingTimeouts;
-use crate::wire::sasl::{self, Mechanism};
+use crate::wire::sasl::{self, Mechanism, Secrets};
 use crate::wire::tls::Trust;
 use crate::wire::{dial, stream::Stream};
 
@@ -44,8 +44,9 @@ pub(super) async fn establish(
     report.pass(Stage::Greeting, talk.capabilities().collect::<Vec<_>>().join(" "));
     sasl::permit(route, talk.stream.is_encrypted())?;
     talk.enter(Stage::SignIn, timeouts.command);
-    let method =
-        sign_in(&mut talk, credentials).await.map_err(|error| without_secrets(error, credentials))?;
+    talk.secrets = Secrets::of(credentials);
+    let method = sign_in(&mut talk, credentials).await?;
+    talk.secrets = Secrets::default();
     report.pass(Stage::SignIn, format!("as {} by {method}", credentials.user()));
     if talk.offers("ID") {
         identify(&mut talk).await?;
@@ -153,10 +154,9 @@ async fn authenticate(
 ) -> Result<Completion> {
     let mut responses = mechanism.responses(credentials)?.into_iter();
     let mut acknowledgement = mechanism.acknowledgement();
-    let mut command = Zeroizing::new(format!("AUTHENTICATE {}", mechanism.name()));
+    let mut command = Zeroizing::new(["AUTHENTICATE ", mechanism.name()].concat());
     if at_once && let Some(first) = responses.next() {
-        command.push(' ');
-        command.push_str(&first);
+        command = Zeroizing::new([command.as_str(), " ", first.as_str()].concat());
     }
     let tag = talk.send(&command).await?;
     loop {
@@ -205,12 +205,4 @@ async fn login(talk: &mut Conversation, credentials: &Credentials) -> Result<Com
 async fn write_line(talk: &mut Conversation, line: &[u8]) -> Result<()> {
     let line = Zeroizing::new([line, b"\r\n"].concat());
     talk.stream.write(&line).await
-}
-
-/// A server may repeat what it refuses.
-fn without_secrets(error: Error, credentials: &Credentials) -> Error {
-    match error.reply().map(|reply| sasl::redacted(reply, credentials)) {
-        Some(reply) => error.with_reply(&reply),
-        None => error,
-    }
 }

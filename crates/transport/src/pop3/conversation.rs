@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::reply::Reply;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::timeouts::IncomingTimeouts;
+use crate::wire::sasl::Secrets;
 use crate::wire::stream::Stream;
 
 /// The greatest length of a status line or a line of a listing in bytes: RFC 2449 section 4 allows 512.
@@ -26,13 +27,22 @@ pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) timeouts: IncomingTimeouts,
     pub(super) offers: Offers,
+    /// What the server's words are told without.
+    pub(super) secrets: Secrets,
     stage: Stage,
     is_broken: bool,
 }
 
 impl Conversation {
     pub(super) fn new(stream: Stream, timeouts: IncomingTimeouts) -> Self {
-        Self { stream, timeouts, offers: Offers::default(), stage: Stage::Greeting, is_broken: false }
+        Self {
+            stream,
+            timeouts,
+            offers: Offers::default(),
+            secrets: Secrets::default(),
+            stage: Stage::Greeting,
+            is_broken: false,
+        }
     }
 
     /// Begins what must not be continued when it is dropped half-way.
@@ -73,7 +83,7 @@ impl Conversation {
     /// Reads a status line.
     pub(super) async fn reply(&mut self) -> Result<Reply> {
         let line = self.stream.read_line(LINE_LIMIT).await?;
-        Reply::parse(&line).ok_or_else(|| self.broken_rule("neither +OK nor -ERR"))
+        self.read(&line).ok_or_else(|| self.broken_rule("neither +OK nor -ERR"))
     }
 
     /// Reads a prompt of a sign-in, or the status that ends it; none for the former (RFC 5034 section 4).
@@ -82,7 +92,12 @@ impl Conversation {
         if line.as_ref() == b"+" || line.starts_with(b"+ ") {
             return Ok(None);
         }
-        Reply::parse(&line).map(Some).ok_or_else(|| self.broken_rule("neither a prompt nor +OK nor -ERR"))
+        self.read(&line).map(Some).ok_or_else(|| self.broken_rule("neither a prompt nor +OK nor -ERR"))
+    }
+
+    fn read(&self, line: &[u8]) -> Option<Reply> {
+        let reply = Reply::parse(line)?;
+        Some(Reply { text: self.secrets.redacted(reply.text), ..reply })
     }
 
     /// Sends a line, or some, each without its end of line.
@@ -93,7 +108,8 @@ impl Conversation {
                 Error::new(ErrorKind::Disconnected, self.stage).with_reply("it closed, or spoke unasked")
             );
         }
-        let line = zeroize::Zeroizing::new(format!("{line}\r\n"));
+        // Made in one piece: what grows leaves copies behind that nobody wipes.
+        let line = zeroize::Zeroizing::new([line, "\r\n"].concat());
         self.stream.write(line.as_bytes()).await
     }
 

@@ -14,7 +14,7 @@ use crate::probe::ProbeReport;
 use crate::route::Route;
 use crate::timeouts::IncomingTimeouts;
 use crate::wire::dial;
-use crate::wire::sasl::{self, Mechanism};
+use crate::wire::sasl::{self, Mechanism, Secrets};
 use crate::wire::tls::Trust;
 
 /// The most capabilities of a server.
@@ -61,13 +61,10 @@ pub(super) async fn establish(
     report.pass(Stage::Greeting, shown);
     sasl::permit(route, talk.stream.is_encrypted())?;
     talk.enter(Stage::SignIn, timeouts.command);
+    talk.secrets = Secrets::of(credentials);
     let method = sign_in(&mut talk, credentials, &capabilities).await;
+    talk.secrets = Secrets::default();
     let method = method.map_err(|error| {
-        // A server may repeat what it refuses.
-        let error = match error.reply().map(|reply| sasl::redacted(reply, credentials)) {
-            Some(reply) => error.with_reply(&reply),
-            None => error,
-        };
         match login_delay(&capabilities).filter(|_| error.kind() == ErrorKind::Throttled) {
             Some(delay) => error.with_retry_after(delay),
             None => error,

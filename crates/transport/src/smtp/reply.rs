@@ -4,6 +4,7 @@
 use crate::error::{Error, Stage};
 use crate::outgoing::Reply;
 use crate::smtp::classify;
+use crate::wire::sasl::Secrets;
 
 /// The longest line of a reply, in bytes. RFC 5321 section 4.5.3.1.5 allows 512; servers exceed it.
 pub(super) const LINE_LIMIT: usize = 4096;
@@ -77,6 +78,14 @@ impl Answer {
     /// The texts of the lines, as they came.
     pub(super) fn lines(&self) -> &[String] {
         &self.lines
+    }
+
+    /// With texts that do not tell these.
+    pub(super) fn without(mut self, secrets: &Secrets) -> Self {
+        for line in &mut self.lines {
+            *line = secrets.redacted(std::mem::take(line));
+        }
+        self
     }
 
     /// As the port shows it.

@@ -14,7 +14,7 @@ use crate::probe::ProbeReport;
 use crate::route::Route;
 use crate::smtp::reply::{Answer, LINE_LIMIT, Reading, readable};
 use crate::smtp::timeouts::Timeouts;
-use crate::wire::sasl::{self, Mechanism};
+use crate::wire::sasl::{self, Mechanism, Secrets};
 use crate::wire::stream::Stream;
 use crate::wire::{dial, tls::Trust};
 
@@ -70,6 +70,8 @@ pub(super) struct Session {
     pub(super) in_transaction: bool,
     /// How many transactions were begun.
     pub(super) transactions: usize,
+    /// What the server's words are told without.
+    secrets: Secrets,
     since: Instant,
 }
 
@@ -95,6 +97,7 @@ impl Session {
             is_signed_in: false,
             in_transaction: false,
             transactions: 0,
+            secrets: Secrets::default(),
             since: Instant::now(),
         };
         session.stream.enter(Stage::Greeting, timeouts.greeting);
@@ -110,7 +113,9 @@ impl Session {
         report.pass(Stage::Greeting, session.found(&banner));
         if let Some(credentials) = &route.credentials {
             sasl::permit(route, session.stream.is_encrypted())?;
+            session.secrets = Secrets::of(credentials);
             let mechanism = session.sign_in(credentials).await?;
+            session.secrets = Secrets::default();
             report.pass(Stage::SignIn, format!("{} as {}", mechanism.name(), credentials.user()));
         }
         Ok(session)
@@ -162,17 +167,15 @@ impl Session {
         if mechanism.has_initial_response()
             && let Some(response) = responses.next_if(fits)
         {
-            // Grown beforehand, so that no copy is left behind.
-            let mut whole = Zeroizing::new(String::with_capacity(COMMAND_LIMIT));
-            whole.extend([command.as_str(), " ", response.as_str()]);
-            command = whole;
+            command = Zeroizing::new([command.as_str(), " ", response.as_str()].concat());
         }
         tracing::trace!(command = mechanism.name(), "sign-in");
         let mut line = command;
         loop {
-            line.push_str("\r\n");
             self.refuse_unasked().await?;
-            self.stream.write(line.as_bytes()).await?;
+            // Made in one piece: what grows leaves copies behind that nobody wipes.
+            let whole = Zeroizing::new([line.as_str(), "\r\n"].concat());
+            self.stream.write(whole.as_bytes()).await?;
             let answer = self.read_answer().await?;
             tracing::trace!(code = answer.code(), "sign-in answered");
             line = match (answer.code(), responses.next()) {
@@ -181,7 +184,7 @@ impl Session {
                 (334, None) if acknowledgement.is_some() => {
                     Zeroizing::new(acknowledgement.take().unwrap_or_default().to_owned())
                 }
-                _ => return Err(self.sign_in_error(&answer, credentials)),
+                _ => return Err(self.sign_in_error(&answer)),
             };
             self.stream.enter(Stage::SignIn, self.timeouts.sign_in);
         }
@@ -189,7 +192,7 @@ impl Session {
         Ok(mechanism)
     }
 
-    fn sign_in_error(&mut self, answer: &Answer, credentials: &Credentials) -> Error {
+    fn sign_in_error(&mut self, answer: &Answer) -> Error {
         let sorted = answer.error(Stage::SignIn);
         let error = match answer.class() {
             // Servers count connections by account, which they know of only now.
@@ -201,7 +204,7 @@ impl Session {
             5 => self.stream.fail(ErrorKind::SignInRefused),
             _ => self.stream.fail(ErrorKind::Protocol),
         };
-        error.with_reply(&sasl::redacted(&answer.reply().to_string(), credentials))
+        error.with_reply(&answer.reply().to_string())
     }
 
     /// The greeting and the capabilities in words.
@@ -270,10 +273,10 @@ impl Session {
         loop {
             let line = self.stream.read_line(LINE_LIMIT).await?;
             match reading.take(&line) {
-                Ok(Some(answer)) => return Ok(answer),
+                Ok(Some(answer)) => return Ok(answer.without(&self.secrets)),
                 Ok(None) => {}
                 Err(why) => {
-                    let text = format!("{why}: {}", readable(&line));
+                    let text = format!("{why}: {}", self.secrets.redacted(readable(&line)));
                     return Err(self.stream.fail(ErrorKind::Protocol).with_reply(&text));
                 }
             }

@@ -121,18 +121,35 @@ pub(crate) fn permit(route: &Route, is_encrypted: bool) -> Result<()> {
     }
 }
 
-/// A server's text without the credentials, should it repeat them as they are or as SASL sends them.
-pub(crate) fn redacted(text: &str, credentials: &Credentials) -> String {
-    let mut forms = vec![Zeroizing::new(credentials.secret().expose_secret().to_owned())];
-    for mechanism in Mechanism::of(credentials) {
-        forms.extend(mechanism.responses(credentials).unwrap_or_default().pop());
+/// The credentials of a sign-in that is under way, as they are and as SASL sends them: a server may repeat what it refuses.
+#[derive(Default)]
+pub(crate) struct Secrets(Vec<Zeroizing<String>>);
+
+impl Secrets {
+    pub(crate) fn of(credentials: &Credentials) -> Self {
+        let mut forms = vec![Zeroizing::new(credentials.secret().expose_secret().to_owned())];
+        for mechanism in Mechanism::of(credentials) {
+            forms.extend(mechanism.responses(credentials).unwrap_or_default().pop());
+        }
+        forms.retain(|form| !form.is_empty());
+        // The longer forms first: a short password may occur in its own base64.
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        Self(forms)
     }
-    // The longer forms first: a short password may occur in its own base64.
-    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-    forms
-        .iter()
-        .filter(|form| !form.is_empty())
-        .fold(text.to_owned(), |text, form| text.replace(form.as_str(), "[redacted]"))
+
+    /// A server's text without them. It has to be the whole text: of a token that is cut off the beginning would stay.
+    pub(crate) fn redacted(&self, text: String) -> String {
+        self.0.iter().fold(text, |text, form| match text.contains(form.as_str()) {
+            true => text.replace(form.as_str(), "[redacted]"),
+            false => text,
+        })
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
 }
 
 #[cfg(test)]
@@ -201,8 +218,10 @@ mod tests {
     #[test]
     fn a_server_that_repeats_the_password_is_not_quoted() {
         let text = "no: secret, c2VjcmV0, AGFuYQBzZWNyZXQ=";
-        let cut = redacted(text, &credentials("secret"));
-        assert_eq!(cut, "no: [redacted], [redacted], [redacted]");
-        assert_eq!(redacted("all is well", &credentials("")), "all is well");
+        let secrets = Secrets::of(&credentials("secret"));
+        assert_eq!(secrets.redacted(text.to_owned()), "no: [redacted], [redacted], [redacted]");
+        assert_eq!(format!("{secrets:?}"), "Secrets");
+        let none = Secrets::of(&credentials("")).redacted("all is well".to_owned());
+        assert_eq!(none, "all is well");
     }
 }

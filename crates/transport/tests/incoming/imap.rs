@@ -282,6 +282,10 @@ async fn a_wrong_password_and_a_server_in_trouble_are_told_apart() {
         ("sign_in_another_prompt", ErrorKind::SignInRefused),
         ("login_disabled", ErrorKind::NoSignInMethod),
         ("login_command", ErrorKind::SignInRefused),
+        ("bearer_refused", ErrorKind::SignInRefused),
+        ("bearer_xoauth2_refused", ErrorKind::SignInRefused),
+        ("bearer_another_prompt", ErrorKind::SignInRefused),
+        ("bearer_no_method", ErrorKind::NoSignInMethod),
     ] {
         assert_eq!(refused(name).await, (kind, Stage::SignIn), "{name}");
     }
@@ -289,8 +293,10 @@ async fn a_wrong_password_and_a_server_in_trouble_are_told_apart() {
 
 #[tokio::test]
 async fn a_response_follows_its_prompt() {
-    let (name, timeouts) = ("imap/sign_in_prompts", IncomingTimeouts::all(PATIENCE));
-    scripted::play(name, &read(name), timeouts, async |_| Ok(())).await.unwrap();
+    for name in ["imap/sign_in_prompts", "imap/bearer", "imap/bearer_xoauth2"] {
+        let timeouts = IncomingTimeouts::all(PATIENCE);
+        scripted::play(name, &read(name), timeouts, async |_| Ok(())).await.expect(name);
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,11 @@ async fn a_wrong_password_a_lock_and_a_server_in_trouble_are_told_apart() {
         ("sasl", ErrorKind::SignInRefused, Stage::SignIn),
         ("sasl_unasked", ErrorKind::Protocol, Stage::SignIn),
         ("no_method", ErrorKind::NoSignInMethod, Stage::SignIn),
+        ("bearer_refused", ErrorKind::SignInRefused, Stage::SignIn),
+        ("bearer_xoauth2_refused", ErrorKind::SignInRefused, Stage::SignIn),
+        ("bearer_another_prompt", ErrorKind::Protocol, Stage::SignIn),
+        ("bearer_no_method", ErrorKind::NoSignInMethod, Stage::SignIn),
+        ("bearer_no_capa", ErrorKind::NoSignInMethod, Stage::SignIn),
         ("greeting_refused", ErrorKind::SignInUnavailable, Stage::Greeting),
         ("stls_missing", ErrorKind::TlsUnavailable, Stage::Tls),
         ("stls_without_capa", ErrorKind::TlsUnavailable, Stage::Tls),
@@ -53,6 +58,14 @@ async fn a_wrong_password_a_lock_and_a_server_in_trouble_are_told_apart() {
             scripted::play(&path, &read(&path), IncomingTimeouts::all(PATIENCE), async |_| Ok(())).await;
         let error = opened.expect_err(name);
         assert_eq!((error.kind(), error.stage()), (kind, stage), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_taken_by_both_of_its_mechanisms() {
+    for name in ["pop3/bearer", "pop3/bearer_xoauth2"] {
+        let timeouts = IncomingTimeouts::all(PATIENCE);
+        scripted::play(name, &read(name), timeouts, async |_| Ok(())).await.expect(name);
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use postroom_core::credentials::Credentials;
 use postroom_core::endpoint::{Endpoint, Host, Port, Tls};
 use postroom_core::id::{MailboxId, Revision};
 use postroom_core::ledger::RemoteKey;
@@ -15,7 +14,7 @@ use postroom_transport::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::scripted::{Many, listed, read, signed_in};
+use crate::scripted::{Many, credentials, listed, read, signed_in};
 
 /// What the clock may show at the end of one dialogue: more than all deadlines of its calls together.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -247,7 +246,7 @@ async fn client(listener: &TcpListener, dialogue: &Dialogue) -> Vec<Answer> {
         Endpoint::new(Host::parse("127.0.0.1").unwrap(), port),
         tls,
     )
-    .with_credentials(Credentials::password("desk", "canary-7Kq-password".into()));
+    .with_credentials(credentials(name));
     let route = if is_tls { route } else { route.with_danger_plaintext() };
     let timeouts = IncomingTimeouts::all(Duration::from_secs(30));
     let mut session = match ByProtocol::new().with_timeouts(timeouts).open(&route).await {

@@ -24,8 +24,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The password of every dialogue.
 const CANARY: &str = "canary-7Kq-password";
 
-/// The canary, and how SASL PLAIN and LOGIN send it.
-const FORMS: [&str; 3] = [CANARY, "AGRlc2sAY2FuYXJ5LTdLcS1wYXNzd29yZA", "Y2FuYXJ5LTdLcS1wYXNzd29yZA"];
+/// The canary, and how SASL PLAIN, LOGIN, OAUTHBEARER and XOAUTH2 send it.
+const FORMS: [&str; 5] = [
+    CANARY,
+    "AGRlc2sAY2FuYXJ5LTdLcS1wYXNzd29yZA",
+    "Y2FuYXJ5LTdLcS1wYXNzd29yZA",
+    "bixhPWRlc2ssAWF1dGg9QmVhcmVyIGNhbmFyeS03S3EtcGFzc3dvcmQBAQ",
+    "dXNlcj1kZXNrAWF1dGg9QmVhcmVyIGNhbmFyeS03S3EtcGFzc3dvcmQBAQ",
+];
+
+/// As a dialogue needs them: a token where its name says so, else a password.
+pub(crate) fn credentials(name: &str) -> Credentials {
+    match name.contains("/bearer") {
+        true => Credentials::bearer("desk", CANARY.into()),
+        false => Credentials::password("desk", CANARY.into()),
+    }
+}
 
 pub(crate) fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogs").join(format!("{name}.txt"));
@@ -53,7 +67,7 @@ pub(crate) fn route(name: &str, script: &str, server: &ScriptedServer) -> Route 
     let endpoint = Endpoint::new(Host::parse("127.0.0.1").unwrap(), Port::new(server.port().into()).unwrap());
     let route = Route::new(MailboxId::new(1), Revision::new(1), protocol, endpoint, tls)
         .with_authority(Some(Authority::parse(server.ca_pem()).unwrap()))
-        .with_credentials(Credentials::password("desk", CANARY.into()));
+        .with_credentials(credentials(name));
     if tls == Tls::None { route.with_danger_plaintext() } else { route }
 }
 

@@ -6,7 +6,8 @@ use postroom_testkit::{Certificate, MailServer, Refusal};
 use postroom_transport::{ErrorKind, OutgoingTransport, Stage};
 
 use crate::lane::{
-    TestLane, Went, address, as_is, job, play, route, transport, with_plain_sign_in, with_starttls,
+    TestLane, Went, address, as_is, job, play, route, transport, with_plain_sign_in, with_plain_token,
+    with_starttls,
 };
 
 macro_rules! dialogue {
@@ -165,6 +166,32 @@ async fn login_alone_in_its_old_spelling_is_spoken() {
     let report = transport().probe(&route, &[]).await;
     assert!(report.passed(), "{report:?}");
     server.expect_played(crate::lane::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_token_is_taken_by_both_of_its_mechanisms() {
+    for dialogue in [dialogue!("bearer"), dialogue!("bearer-xoauth2")] {
+        let went = play(dialogue, with_plain_token, job(&["ana"])).await;
+        assert!(went.carried.is_ok(), "{:?}", went.carried);
+        assert_eq!(went.errors(), [None]);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_acknowledged_once_and_not_repeated() {
+    for dialogue in [dialogue!("bearer-refused"), dialogue!("bearer-xoauth2-refused")] {
+        let went = play(dialogue, with_plain_token, job(&["ana"])).await;
+        let error = went.never_began(ErrorKind::SignInRefused, Stage::SignIn);
+        assert_eq!(error.reply(), Some("535 5.7.8 [redacted], or [redacted], is no good"));
+    }
+    let went = play(dialogue!("bearer-another-prompt"), with_plain_token, job(&["ana"])).await;
+    went.never_began(ErrorKind::Protocol, Stage::SignIn);
+}
+
+#[tokio::test]
+async fn a_token_is_given_to_no_mechanism_of_passwords() {
+    let went = play(dialogue!("bearer-no-method"), with_plain_token, job(&["ana"])).await;
+    went.never_began(ErrorKind::NoSignInMethod, Stage::SignIn);
 }
 
 /// The server is not even dialled: there is nobody at that port.

@@ -6,9 +6,11 @@ use postroom_core::endpoint::Tls;
 use postroom_core::failure::Failure;
 use postroom_testkit::script::ScriptedServer;
 use postroom_transport::smtp::{SmtpTransport, Timeouts};
-use postroom_transport::{ErrorKind, OutgoingTransport, Stage};
+use postroom_transport::{ErrorKind, OutgoingTransport, Route, Stage};
 
-use crate::lane::{PATIENCE, TestLane, Went, as_is, job, play, play_within, route, transport};
+use crate::lane::{
+    PATIENCE, TestLane, Went, as_is, job, play, play_within, route, transport, with_plain_token,
+};
 
 macro_rules! dialogue {
     ($name:literal) => {
@@ -99,11 +101,26 @@ async fn an_answer_that_came_before_the_dot_is_not_its_answer() {
     assert!(went.carried.is_err());
 }
 
-/// The good dialogue's server, cut at every byte that it sends. A mail counts as accepted only when its whole reply was
+/// The server of a mail that is taken, and of each sign-in by a token, cut at every byte that it sends. A mail counts as accepted only when its whole reply was
 /// read; before the dot it is never in doubt, after it always; nothing hangs.
 #[tokio::test]
 async fn a_conversation_cut_at_any_byte_never_hangs_and_never_lies() {
-    let script = dialogue!("good");
+    let cuts = cut_everywhere(dialogue!("good"), as_is, &["ana", "rui"]).await;
+    assert!(cuts > 200, "the dialogue has become too short: {cuts}");
+    for dialogue in [
+        dialogue!("bearer"),
+        dialogue!("bearer-xoauth2"),
+        dialogue!("bearer-refused"),
+        dialogue!("bearer-xoauth2-refused"),
+        dialogue!("bearer-another-prompt"),
+    ] {
+        let cuts = cut_everywhere(dialogue, with_plain_token, &["ana"]).await;
+        assert!(cuts > 100, "the dialogue has become too short: {cuts}");
+    }
+}
+
+/// How often it was cut.
+async fn cut_everywhere(script: &str, change: fn(Route) -> Route, recipients: &[&str]) -> usize {
     let steps: Vec<&str> = script.lines().filter(|line| !line.starts_with('#')).collect();
     let mut cuts = 0;
     for (at, step) in steps.iter().enumerate() {
@@ -117,8 +134,8 @@ async fn a_conversation_cut_at_any_byte_never_hangs_and_never_lies() {
             cut.push(format!("S<< {part}"));
             cut.push("CUT".to_owned());
             let server = ScriptedServer::start(&cut.join("\n")).await.unwrap();
-            let (transport, lane) = (transport(), TestLane::new([job(&["ana", "rui"])]));
-            let route = route(server.address().port(), Tls::None);
+            let (transport, lane) = (transport(), TestLane::new([job(recipients)]));
+            let route = change(route(server.address().port(), Tls::None));
             let carried = tokio::time::timeout(PATIENCE, transport.carry(&route, &lane)).await;
             let carried = carried.unwrap_or_else(|_| panic!("it hangs when cut after {part:?}"));
             transport.close().await;
@@ -146,5 +163,5 @@ async fn a_conversation_cut_at_any_byte_never_hangs_and_never_lies() {
             cuts += 1;
         }
     }
-    assert!(cuts > 200, "the dialogue has become too short: {cuts}");
+    cuts
 }

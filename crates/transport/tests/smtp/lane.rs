@@ -156,6 +156,10 @@ pub(crate) fn with_starttls(mut route: Route) -> Route {
     route.with_credentials(credentials())
 }
 
+pub(crate) fn with_plain_token(route: Route) -> Route {
+    route.with_credentials(Credentials::bearer("desk@host.example", PASSWORD.into())).with_danger_plaintext()
+}
+
 pub(crate) fn with_plain_sign_in(route: Route) -> Route {
     route.with_credentials(credentials()).with_danger_plaintext()
 }

@@ -235,10 +235,10 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     let store = MySqlStore::open(&url).await.unwrap();
     store.close().await.unwrap();
     for interrupt in [
-        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at; DELETE FROM postroom_migration WHERE version = 9",
-        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at; UPDATE postroom_migration SET steps = 0, applied_at = NULL WHERE version = 9",
-        "DELETE FROM postroom_migration WHERE version >= 9",
-        "UPDATE postroom_migration SET applied_at = NULL WHERE version = 9",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN kept; DELETE FROM postroom_migration WHERE version = 10",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN kept; UPDATE postroom_migration SET steps = 0, applied_at = NULL WHERE version = 10",
+        "DELETE FROM postroom_migration WHERE version >= 10",
+        "UPDATE postroom_migration SET applied_at = NULL WHERE version = 10",
     ] {
         say(&mut admin, interrupt, "interrupt").await.unwrap();
         assert_eq!(kind(MySqlStore::connect(&url, MySqlOptions::new()).await), ErrorKind::Schema);
@@ -252,10 +252,10 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     assert_eq!(MySqlStore::migrate(&url).await.unwrap(), all);
     // Another release began the last one.
     let other =
-        "UPDATE postroom_migration SET applied_at = NULL, checksum = REPEAT('x', 32) WHERE version = 9";
+        "UPDATE postroom_migration SET applied_at = NULL, checksum = REPEAT('x', 32) WHERE version = 10";
     say(&mut admin, other, "interrupt").await.unwrap();
     assert_eq!(kind(MySqlStore::open(&url).await), ErrorKind::Schema);
-    say(&mut admin, "DELETE FROM postroom_migration WHERE version = 9", "interrupt").await.unwrap();
+    say(&mut admin, "DELETE FROM postroom_migration WHERE version = 10", "interrupt").await.unwrap();
     MySqlStore::open(&url).await.unwrap();
     let sql = "INSERT INTO postroom_migration SELECT 99, name, checksum, steps, 0 FROM postroom_migration WHERE version = 1";
     sqlx::query(sql).execute(&mut admin).await.unwrap();

@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(7, "received", include_str!("../../../migrations/mysql/0007_received.sql")),
     migration(8, "automatic", include_str!("../../../migrations/mysql/0008_automatic.sql")),
     migration(9, "baseline", include_str!("../../../migrations/mysql/0009_baseline.sql")),
+    migration(10, "receiving", include_str!("../../../migrations/mysql/0010_receiving.sql")),
 ];
 
 /// A long migration is no reason to give up.

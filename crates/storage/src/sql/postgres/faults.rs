@@ -253,8 +253,8 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     store.close().await.unwrap();
     say(
         &mut admin,
-        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at;
-            DELETE FROM postroom_migration WHERE version = 9",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN kept;
+            DELETE FROM postroom_migration WHERE version = 10",
         "interrupt",
     )
     .await

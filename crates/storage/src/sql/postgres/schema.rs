@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(7, "received", include_str!("../../../migrations/postgres/0007_received.sql")),
     migration(8, "automatic", include_str!("../../../migrations/postgres/0008_automatic.sql")),
     migration(9, "baseline", include_str!("../../../migrations/postgres/0009_baseline.sql")),
+    migration(10, "receiving", include_str!("../../../migrations/postgres/0010_receiving.sql")),
 ];
 
 /// Whoever migrates a schema has it to himself. The lock is taken by a statement of its own: what comes after it sees what the

@@ -158,8 +158,8 @@ async fn another_schema_is_refused_and_an_interrupted_migration_goes_on() {
     let store = open(folder.path()).await;
     let mut tx = store.connections.write("interrupt").await.unwrap();
     for sql in [
-        "ALTER TABLE postroom_ledger_place DROP COLUMN baseline_at",
-        "DELETE FROM postroom_migration WHERE version = 9",
+        "ALTER TABLE postroom_ledger_mail DROP COLUMN kept",
+        "DELETE FROM postroom_migration WHERE version = 10",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }

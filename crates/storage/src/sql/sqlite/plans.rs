@@ -77,6 +77,7 @@ async fn no_statement_walks_over_a_table_that_grows() {
         ledger_intake::LOOK,
         ledger_intake::UNKNOWN,
         ledger_recognise::SAME,
+        ledger_recognise::TWINS_OF,
         ledger_intake::UNSETTLED,
         ledger_intake::SETTLED,
         ledger_work::DUE,

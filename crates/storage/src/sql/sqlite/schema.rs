@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(7, "received", include_str!("../../../migrations/sqlite/0007_received.sql")),
     migration(8, "automatic", include_str!("../../../migrations/sqlite/0008_automatic.sql")),
     migration(9, "baseline", include_str!("../../../migrations/sqlite/0009_baseline.sql")),
+    migration(10, "receiving", include_str!("../../../migrations/sqlite/0010_receiving.sql")),
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS postroom_migration (

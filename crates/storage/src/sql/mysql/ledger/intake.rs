@@ -14,7 +14,9 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
+use crate::ledger::{
+    Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Told, Unsettled,
+};
 use crate::sql::mysql::connection::{failed, write};
 use crate::sql::mysql::json::json_rows;
 use crate::sql::mysql::locks;
@@ -77,7 +79,7 @@ pub(in crate::sql::mysql) const SETTLED: &str = concat!(
     "UPDATE ",
     json_rows!("?"; sought id ""),
     " j STRAIGHT_JOIN postroom_ledger_mail m FORCE INDEX (postroom_ledger_mail_id) ON m.id = UNHEX(j.sought)
-    SET m.settled_at = ?"
+    SET m.settled_at = ?, m.kept = ?"
 );
 
 const STAGE: &str = "store received mails";
@@ -96,9 +98,7 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) 
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
-                Stored::Recognised(id)
-            }
+            None if has_twin && let Some(stored) = recognise(tx, now, mail, &mut passed).await? => stored,
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
@@ -109,14 +109,15 @@ async fn store_in(tx: &mut MySqlConnection, now: Timestamp, mails: &[Received]) 
     Ok(stored)
 }
 
-async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+async fn settled_in(tx: &mut MySqlConnection, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
     const STAGE: &str = "record what a server was told";
     let mut ids = ids.to_vec();
     ids.sort_unstable();
+    let kept = told == Told::Keep;
     let untold = sqlx::query_as(UNTOLD).bind(ledger_ids(ids)?).fetch_all(&mut *tx).await;
     let told: Vec<(Uuid,)> = untold.map_err(failed(STAGE))?;
     let ids = ledger_ids(told.iter().map(|(id,)| LedgerId::from_uuid(*id)))?;
-    let update = sqlx::query(SETTLED).bind(ids).bind(now.as_millis());
+    let update = sqlx::query(SETTLED).bind(ids).bind(now.as_millis()).bind(kept);
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
     row::note(tx, told.map(|id| (id, LedgerEntry::new(now, "settled", None, String::new())))).await
@@ -222,7 +223,7 @@ impl LedgerIntake for MySqlStore {
         rows.into_iter().map(mail).collect()
     }
 
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
-        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids).await)
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
+        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids, told).await)
     }
 }

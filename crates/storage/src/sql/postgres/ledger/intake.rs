@@ -14,7 +14,9 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
+use crate::ledger::{
+    Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Told, Unsettled,
+};
 use crate::sql::postgres::connection::{failed, write};
 use crate::sql::postgres::locks;
 use crate::sql::postgres::store::PgStore;
@@ -58,7 +60,8 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
     FROM json_array_elements($4::json) WITH ORDINALITY j (value, place) ORDER BY place
     ON CONFLICT (mailbox, folder, epoch, remote_key) DO NOTHING";
 
-pub(in crate::sql::postgres) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = $2
+pub(in crate::sql::postgres) const SETTLED: &str =
+    "UPDATE postroom_ledger_mail SET settled_at = $2, kept = $3
     WHERE settled_at IS NULL AND id = ANY($1::uuid[]) RETURNING id";
 
 const STAGE: &str = "store received mails";
@@ -80,9 +83,7 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> 
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
-                Stored::Recognised(id)
-            }
+            None if has_twin && let Some(stored) = recognise(tx, now, mail, &mut passed).await? => stored,
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
@@ -93,10 +94,11 @@ async fn store_in(tx: &mut PgConnection, now: Timestamp, mails: &[Received]) -> 
     Ok(stored)
 }
 
-async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+async fn settled_in(tx: &mut PgConnection, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
     let update = sqlx::query_as(SETTLED)
         .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
-        .bind(now.as_millis());
+        .bind(now.as_millis())
+        .bind(told == Told::Keep);
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
@@ -193,7 +195,7 @@ impl LedgerIntake for PgStore {
         rows.into_iter().map(mail).collect()
     }
 
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
-        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids).await)
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
+        write!(self.connections, "record what a server was told", |tx| settled_in(tx, now, ids, told).await)
     }
 }

@@ -1,14 +1,13 @@
 //! By what a mail is recognised whose key is not known: its bytes, where its server gave it another key.
 
-use postroom_core::id::LedgerId;
 use postroom_core::time::Timestamp;
 use sqlx::postgres::PgConnection;
 
 use super::row;
 use crate::error::Result;
-use crate::ledger::{LedgerEntry, Received};
+use crate::ledger::{EQUALS, LedgerEntry, Received, Stored, TWINS};
 use crate::sql::postgres::connection::failed;
-use crate::sql::recognise::{PAGE, Passed, Same};
+use crate::sql::recognise::{Found, PAGE, Passed, Same, Twin};
 use crate::sql::rows::big;
 
 /// Mails of the same bytes behind one of them, oldest first. Who stores mails of an inbox is alone with it (`locks::intake`).
@@ -16,15 +15,21 @@ pub(in crate::sql::postgres) const SAME: &str = "SELECT id, epoch, remote_key, s
     FROM postroom_ledger_mail
     WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 AND number > $4 AND size = $5 ORDER BY number LIMIT $6";
 
+/// Those of them that were in the same epoch and arrived at the same moment, of so many that came last.
+pub(in crate::sql::postgres) const TWINS_OF: &str = "SELECT id, remote_key FROM
+    (SELECT id, remote_key, epoch, size, arrived, settled_at, kept, number FROM postroom_ledger_mail
+        WHERE mailbox = $1 AND folder = $2 AND sha256 = $3 ORDER BY number DESC LIMIT $7) equal
+    WHERE epoch = $4 AND size = $5 AND arrived = $6 AND (settled_at IS NULL OR kept) ORDER BY number DESC LIMIT $8";
+
 const STAGE: &str = "store received mails";
 
-/// The mail that this one is, which has its key from now on; none when it is another one.
+/// What became of a mail whose bytes are known: the mail that it is has its key from now on. None when it is another one.
 pub(super) async fn recognise<'a>(
     tx: &mut PgConnection,
     now: Timestamp,
     mail: &'a Received,
     passed: &mut Passed<'a>,
-) -> Result<Option<LedgerId>> {
+) -> Result<Option<Stored>> {
     let (place, mut search) = (&mail.place, passed.search(mail));
     while let Some(behind) = search.next() {
         let page: Vec<Same> = sqlx::query_as(SAME)
@@ -39,10 +44,29 @@ pub(super) async fn recognise<'a>(
             .map_err(failed(STAGE))?;
         search.look(&page)?;
     }
-    let Some((id, detail)) = search.found else { return Ok(None) };
+    if let Some(arrived) = search.arrived() {
+        let twins: Vec<Twin> = sqlx::query_as(TWINS_OF)
+            .bind(place.mailbox.number())
+            .bind(place.folder.as_str())
+            .bind(mail.sha256.to_vec())
+            .bind(big(place.epoch))
+            .bind(big(mail.size))
+            .bind(arrived.as_millis())
+            .bind(i64::try_from(EQUALS).unwrap_or(i64::MAX))
+            .bind(i64::try_from(TWINS).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed(STAGE))?;
+        search.compare(&twins)?;
+    }
+    let (id, detail) = match search.found() {
+        Found::Nothing => return Ok(None),
+        Found::Undecided(stored) => return Ok(Some(stored)),
+        Found::Known(id, detail) => (id, detail),
+    };
     let sql = "UPDATE postroom_ledger_mail SET epoch = $2, remote_key = $3, settled_at = NULL WHERE id = $1";
     let update = sqlx::query(sql).bind(id.uuid()).bind(big(place.epoch)).bind(mail.key.to_string());
     update.execute(&mut *tx).await.map_err(failed(STAGE))?;
     row::note(tx, [(id, LedgerEntry::new(now, "recognised", None, detail))]).await?;
-    Ok(Some(id))
+    Ok(Some(Stored::Recognised(id)))
 }

@@ -12,7 +12,9 @@ use super::insert::insert;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
-use crate::ledger::{Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Unsettled};
+use crate::ledger::{
+    Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Told, Unsettled,
+};
 use crate::sql::recognise::Passed;
 use crate::sql::rows::{big, contact, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
@@ -53,7 +55,7 @@ const SKIP: &str = "INSERT INTO postroom_ledger_mail
     FROM json_each(?4) WHERE true ORDER BY key
     ON CONFLICT (mailbox, folder, epoch, remote_key) DO NOTHING";
 
-pub(in crate::sql::sqlite) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = ?2
+pub(in crate::sql::sqlite) const SETTLED: &str = "UPDATE postroom_ledger_mail SET settled_at = ?2, kept = ?3
     WHERE settled_at IS NULL AND id IN (SELECT unhex(value) FROM json_each(?1)) RETURNING id";
 
 const STAGE: &str = "store received mails";
@@ -65,9 +67,7 @@ async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received])
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
             Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(id) = recognise(tx, now, mail, &mut passed).await? => {
-                Stored::Recognised(id)
-            }
+            None if has_twin && let Some(stored) = recognise(tx, now, mail, &mut passed).await? => stored,
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
@@ -78,8 +78,9 @@ async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received])
     Ok(stored)
 }
 
-async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
     let update = sqlx::query_as(SETTLED).bind(ledger_ids(ids.iter().copied())?).bind(now.as_millis());
+    let update = update.bind(told == Told::Keep);
     let told: Vec<(Uuid,)> =
         update.fetch_all(&mut *tx).await.map_err(failed("record what a server was told"))?;
     let told = told.into_iter().map(|(id,)| LedgerId::from_uuid(id));
@@ -184,9 +185,9 @@ impl LedgerIntake for SqliteStore {
         rows.into_iter().map(mail).collect()
     }
 
-    async fn settled(&self, now: Timestamp, ids: &[LedgerId]) -> Result<()> {
+    async fn settled(&self, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
         let mut tx = self.connections.write("record what a server was told").await?;
-        let done = settled_in(&mut tx, now, ids).await;
+        let done = settled_in(&mut tx, now, ids, told).await;
         tx.finish(done).await
     }
 }
