@@ -185,3 +185,34 @@ async fn a_poison_mail_alone_fails_with_a_reason_and_the_rest_goes() {
         assert!(told.contains(reason) && told.contains(';'), "{reason} is not in {told}");
     }
 }
+
+// Seen to fail when the dots of a mail are not stuffed. Would miss what a host writes into the queue by rows of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_mail_is_one_mail_also_at_a_server_that_takes_bare_line_feeds() {
+    let server = MailServer::builder().danger_bare_newlines().start().await.unwrap();
+    let house = House::with(server).await;
+    let (mut taken, mut refused) = (0, 0);
+    let breaks = ["\r\n", "\n", "\r", "\r\r\n", "\n\r", "\n\n", "\r\n\n", "\r\n\0"];
+    for (before, after) in breaks.iter().flat_map(|before| breaks.iter().map(move |after| (before, after))) {
+        let evil =
+            ["MAIL FROM:<evil@host.example>", "RCPT TO:<evil@host.example>", "DATA", "Subject: two", "", "x"];
+        let text = format!("one{before}.{after}{}{before}.{after}", evil.join(after));
+        let header = "From: desk@acme.example\r\nTo: ana@customer.example\r\n\r\n";
+        for mail in [
+            Submission::text(contract("ACME"), "one", text.as_str()).with_html(format!("<p>{text}")),
+            Submission::raw(contract("ACME"), format!("{header}{text}\r\n").into_bytes()),
+            Submission::text(contract("ACME"), "one", "x").with_header("X-Note", text.as_str()),
+        ] {
+            match house.postroom.submit(&mail.with_to(Address::parse("ana@customer.example").unwrap())).await
+            {
+                Ok(_) => taken += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    // Each text, which is put into form; of raw mail that alone which has the form; no header.
+    assert_eq!((taken, refused), (64 + 1, 64 + 63));
+    work(&house.postroom).await;
+    assert_eq!(house.taken(), vec![vec!["ana@customer.example".to_owned()]; taken]);
+    assert!(house.server.accepted().iter().all(|mail| mail.mail_from == "desk@acme.example"));
+}

@@ -3,6 +3,8 @@
 #![cfg(all(feature = "imap", feature = "pop3"))]
 #![expect(clippy::unwrap_used, reason = "what a test can't go on without")]
 
+#[path = "incoming/fickle.rs"]
+mod fickle;
 #[path = "incoming/idle.rs"]
 mod idle;
 #[path = "incoming/imap.rs"]

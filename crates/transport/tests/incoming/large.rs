@@ -6,19 +6,19 @@ use tokio::net::TcpListener;
 
 use crate::replay::{Act, Answer, Dialogue, Grain, Step, Then, play};
 
-const PIECE: usize = 256 * 1024;
+pub(crate) const PIECE: usize = 256 * 1024;
 const LENGTH: usize = 2 * PIECE + 700;
 
 /// Between the boundaries, not a divisor of anything.
 const STRIDE: usize = 100_003;
 
 /// Lines of different numbers, so that no piece passes for another one.
+pub(crate) fn lines(length: usize) -> Vec<u8> {
+    (0..).flat_map(|line: u32| format!("{line:010}\r\n").into_bytes()).take(length).collect()
+}
+
 fn mail() -> Vec<u8> {
-    let mut mail: Vec<u8> =
-        (0..).flat_map(|line: u32| format!("{line:010}\r\n").into_bytes()).take(LENGTH).collect();
-    mail.truncate(LENGTH - 2);
-    mail.extend_from_slice(b"\r\n");
-    mail
+    [&lines(LENGTH - 2)[..], b"\r\n"].concat()
 }
 
 fn say(text: impl Into<Vec<u8>>) -> Step {
