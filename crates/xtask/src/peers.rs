@@ -93,6 +93,8 @@ impl Peers {
     ///   too. Dovecot refuses a sign-in without TLS there only, as it trusts a client whose address is the server's.
     /// - `PEER_USER`, `PEER_PASSWORD`: a sign-in at Dovecot and at Postfix. Every user name exists, each with a mail store of its own,
     ///   and all have this password.
+    /// - `PEER_TOKEN`: an access token of the user `token` at Dovecot and at Postfix, which offers XOAUTH2 alone; `PEER_TOKEN_EXPIRED`: one that has
+    ///   ended; `PEER_TOKEN_STRANGE`: one that somebody else signed.
     /// - `PEER_CA`: the authority to trust; `PEER_OTHER_CA`: one that signed nothing here (PEM files).
     /// - `PEER_IMAP_PORT`, `PEER_POP3_PORT` (STARTTLS, STLS), `PEER_IMAPS_PORT`, `PEER_POP3S_PORT`, `PEER_LMTP_PORT`: Dovecot. `PEER_DOVECOT_CONF`: its configuration, for `doveadm -c`, which makes folders and saves mail.
     ///   `PEER_MAIL`: a maildir for each user lies below it.

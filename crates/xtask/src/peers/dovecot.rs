@@ -13,6 +13,24 @@ use crate::process;
 use crate::process::Background;
 
 pub(super) const PASSWORD: &str = "secret";
+/// The key that access tokens are signed with (HS256), in base64, and tokens of the user `token`: until the year 2100, until 2023, and until 2100
+/// by another key.
+const TOKEN_KEY: &str = "cG9zdHJvb20tdGVzdHMtc2lnbi1ieS10aGlzLWtleSE=";
+const TOKENS: [(&str, &str); 3] = [
+    (
+        "PEER_TOKEN",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ0b2tlbiIsImVtYWlsIjoidG9rZW4iLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMH0.vtSOBsRo772rdnsfkwyLFRaTbFdVdhKCTZT-yPhc-UM",
+    ),
+    (
+        "PEER_TOKEN_EXPIRED",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ0b2tlbiIsImVtYWlsIjoidG9rZW4iLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6MTcwMDAwMDEwMH0.X-Rbx0ZSAwz7Fm5a0q473jLjsRWd1bxsVzItcPV6Woo",
+    ),
+    (
+        "PEER_TOKEN_STRANGE",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ0b2tlbiIsImVtYWlsIjoidG9rZW4iLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMH0.qg6-naE2jg0pkLp50B3-JQ96qaNYMITTB0c-Am7O6-o",
+    ),
+];
+
 const PROTOCOLS: [&str; 5] = ["IMAP", "IMAPS", "POP3", "POP3S", "LMTP"];
 
 #[derive(Debug)]
@@ -33,6 +51,15 @@ impl Dovecot {
         place.own_folder("dovecot")?;
         place.own_folder("dovecot/run")?;
         place.own_folder("dovecot/state")?;
+        // Tokens are looked at by itself, without asking a provider.
+        for folder in ["dovecot/keys", "dovecot/keys/default", "dovecot/keys/default/HS256"] {
+            place.own_folder(folder)?;
+        }
+        place.write("dovecot/keys/default/HS256/default", TOKEN_KEY)?;
+        let keys = shown(&place.file("dovecot/keys"));
+        let oauth =
+            format!("introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={keys}/\n");
+        place.write("dovecot-oauth2.conf", &oauth)?;
         let (log, stream) = place.log("dovecot.log")?;
         let configuration = place.write("dovecot.conf", &configuration(place, addresses)?)?;
         let mut command = Command::new("/usr/sbin/dovecot");
@@ -86,7 +113,8 @@ impl Dovecot {
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let ports = PROTOCOLS.iter().zip(self.addresses).map(|(name, address)| port_variable(name, address));
         let files = [("PEER_DOVECOT_CONF", &self.configuration), ("PEER_MAIL", &self.mail)];
-        ports.chain(files.map(|(name, path)| (name.to_owned(), shown(path)))).collect()
+        let tokens = TOKENS.map(|(name, token)| (name.to_owned(), token.to_owned()));
+        ports.chain(files.map(|(name, path)| (name.to_owned(), shown(path)))).chain(tokens).collect()
     }
 }
 
@@ -111,7 +139,7 @@ ssl = required
 ssl_cert = <{folder}/{certificate}
 ssl_key = <{folder}/{key}
 disable_plaintext_auth = yes
-auth_mechanisms = plain login
+auth_mechanisms = plain login xoauth2 oauthbearer
 auth_username_format = %Ln
 # Wrong passwords belong to the tests; they need not wait.
 auth_failure_delay = 0
@@ -125,7 +153,13 @@ mail_location = maildir:{folder}/mail/%n/Maildir
 maildir_stat_dirs = yes
 recipient_delimiter = +
 passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {folder}/dovecot-oauth2.conf
+}}
+passdb {{
   driver = static
+  mechanisms = plain login
   args = password={PASSWORD}
 }}
 userdb {{

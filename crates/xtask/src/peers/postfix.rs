@@ -90,6 +90,8 @@ smtpd_tls_key_file = {folder}/{key}
 smtpd_sasl_type = dovecot
 smtpd_sasl_path = {sign_in}
 smtpd_sasl_security_options = noanonymous
+# Dovecot shows the other one.
+smtpd_sasl_mechanism_filter = !external, !oauthbearer, static:rest
 smtpd_tls_auth_only = yes
 smtpd_recipient_restrictions = check_recipient_access inline:{{{{{REFUSED} = 550 5.1.1 no such mailbox}}, {{{DEFERRED} = 450 4.2.1 mailbox is busy}}}}
 smtpd_relay_restrictions = permit_mynetworks, reject
