@@ -98,7 +98,8 @@ fn cuts(dialogue: &Dialogue) -> Vec<usize> {
         let Step::Say(bytes) = step else { continue };
         let is_near =
             |at: usize| [0, PIECE, 2 * PIECE, bytes.len()].iter().any(|edge| at.abs_diff(*edge) <= 3);
-        let within = (0..bytes.len()).filter(|at| bytes.len() < 4096 || is_near(*at) || at % STRIDE == 0);
+        let stride = if bytes.len() < 100 { 5 } else { STRIDE };
+        let within = (0..bytes.len()).filter(|at| is_near(*at) || at % stride == 0);
         cuts.extend(within.map(|at| said + at));
         said += bytes.len();
     }
