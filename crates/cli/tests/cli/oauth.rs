@@ -2,7 +2,7 @@
 
 use postroom_testkit::{MailServer, TokenEndpoint};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, finished};
 
 const LOGIN: &str = "box@acme.example";
 
@@ -84,4 +84,62 @@ async fn a_form_of_oauth2_that_is_wrong_names_field_and_remedy() {
     let form: Vec<&str> = good.iter().map(|word| if *word == "oauth2" { "password" } else { word }).collect();
     let told = desk.json_with(&form, "secret").await.refusal("invalid");
     assert_eq!(told["violations"][0]["rule"], "oauth.absent", "{told}");
+}
+
+/// Would miss a token in an encoding of its own; base64 is looked for at each of its three alignments.
+#[tokio::test]
+async fn no_token_is_in_any_output_or_file() {
+    let builder = MailServer::builder().account(LOGIN, "secret").require_sign_in().danger_plaintext_auth();
+    let desk = Desk::over(builder.start().await.expect("a mail server")).await;
+    let provider = TokenEndpoint::start(&desk.server).await.expect("a token endpoint");
+    provider.rotate();
+    let (url, smtp, imap) =
+        (provider.url(), desk.server.smtp_port().to_string(), desk.server.imap_port().to_string());
+    let secret =
+        format!(r#"{{"refresh_token":"{}","client_secret":"canary-s3cret"}}"#, provider.grant(LOGIN));
+    let of_both = ["--server", "127.0.0.1", "--user", LOGIN, "--password-stdin", "--danger-plaintext"];
+    let tokens = ["--oauth", &url, "--oauth-client", "app"];
+    let outbox = ["mailbox", "add", "outbox", "--description", "out", "--port", &smtp, "--tls", "none"];
+    let outbox = [&outbox[..], &["--auth", "oauth2", "--sender", LOGIN], &of_both, &tokens].concat();
+    let inbox = ["mailbox", "add", "inbox", "--description", "in", "--port", &imap, "--provider", "imap"];
+    let inbox = [&inbox[..], &["--baseline", "all"], &of_both, &tokens].concat();
+    let commands: [&[&str]; 9] = [
+        &outbox,
+        &["mailbox", "probe", "1"],
+        &["standard", "1"],
+        &["send", "--contract", "ACME", "--to", LOGIN, "--subject", "S", "--text", "T"],
+        &inbox,
+        &["run", "--until-idle", "--verbose", "--deliver-to", "out"],
+        &["health"],
+        &["export"],
+        &["audit"],
+    ];
+    let mut outputs = String::new();
+    let mut call = async |command: &[&str]| {
+        let mut call = desk.command(command);
+        call.env("POSTROOM_LOG", "trace");
+        let said = finished(call, &secret).await;
+        outputs.push_str(&said.stdout);
+        outputs.push_str(&said.stderr);
+    };
+    for command in commands {
+        call(command).await;
+    }
+    // And where tokens are refused, by the server and by the provider.
+    desk.server.expire_tokens(LOGIN);
+    call(&["mailbox", "probe", "1"]).await;
+    provider.revoke(LOGIN);
+    call(&["mailbox", "probe", "1"]).await;
+    call(&["mailbox", "probe", "2"]).await;
+    assert_eq!(desk.server.accepted_count(), 1, "{outputs}");
+    assert!(outputs.contains("TRACE") && outputs.contains("token"), "no log at all");
+    let base64 = ["YWNjZXNzLWJveEBhY21l", "FjY2Vzcy1ib3hAYWNtZ", "hY2Nlc3MtYm94QGFjbW"];
+    for needle in ["access-box", "refresh-box", "canary-s3cret"].into_iter().chain(base64) {
+        assert!(!outputs.contains(needle), "{needle} is in an output");
+        for path in desk.files("").iter().chain(&desk.files("out")).filter(|path| path.is_file()) {
+            let bytes = std::fs::read(path).expect("a file");
+            let found = bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+            assert!(!found, "{needle} is in {}", path.display());
+        }
+    }
 }
