@@ -1,40 +1,22 @@
 //! What every command shares: the options of all of them, the store that they name, the sealing keys, and the postroom over both.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use postroom::Postroom;
 use postroom::core::id::Actor;
-use postroom::core::secret::SecretString;
 use postroom::engine::Builder;
 use postroom::storage::Store;
 use postroom::storage::keyring::aead::AeadKeyring;
 use postroom::storage::keyring::{Keyring, NoKeys};
 use postroom::transport::by_protocol::ByProtocol;
 use postroom::transport::oauth::ReqwestClient;
-use postroom::transport::oauth::http::{Answer, HttpClient};
 use postroom::transport::smtp::SmtpTransport;
 
 use crate::failure::{Failure, Result};
 use crate::output::{Output, note};
 use crate::rows::Rows;
-
-/// The way to token endpoints. It reads the platform's certificate authorities when the first token is asked for: most commands ask for
-/// none.
-#[derive(Debug, Default)]
-struct Http(OnceLock<postroom::transport::Result<ReqwestClient>>);
-
-#[async_trait]
-impl HttpClient for Http {
-    async fn post(&self, url: &str, form: &SecretString) -> postroom::transport::Result<Answer> {
-        match self.0.get_or_init(ReqwestClient::new) {
-            Ok(client) => client.post(url, form).await,
-            Err(error) => Err(error.clone()),
-        }
-    }
-}
 
 /// Where the keys are when no file is named.
 const KEYS: &str = "POSTROOM_KEY";
@@ -105,7 +87,7 @@ impl Shared {
             .with_keyring(self.keyring()?)
             .with_outgoing(Arc::new(SmtpTransport::new()))
             .with_incoming(Arc::new(ByProtocol::new()))
-            .with_http_client(Arc::new(Http::default()));
+            .with_http_client(Arc::new(ReqwestClient::new()));
         Ok(Session {
             postroom: extend(builder).build(),
             actor: self.actor.clone(),

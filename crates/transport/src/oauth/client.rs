@@ -1,5 +1,6 @@
 //! The adapter on reqwest: one request for each connection, nothing followed, nothing kept.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,21 +22,48 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// To an `https` endpoint it goes through the proxy of the environment, if there is one (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), which sees
 /// the host's name and nothing of the request; to an `http` endpoint through none. Private addresses are not left out, as they are not for
 /// mail servers: whoever registers a mailbox names the endpoint.
+///
+/// The platform's authorities are read when the first token is asked for: most processes ask for none. Where it has none, that is
+/// [`ErrorKind::Settings`].
 #[derive(Debug, Clone)]
 pub struct ReqwestClient {
+    deadline: Duration,
+    clients: OnceLock<Clients>,
+}
+
+#[derive(Debug, Clone)]
+struct Clients {
     secure: Client,
     plain: Client,
 }
 
+impl Default for ReqwestClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ReqwestClient {
     /// A client.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Settings`] where the platform has no certificate authority.
-    pub fn new() -> Result<Self> {
+    #[must_use]
+    pub fn new() -> Self {
         Self::within(DEADLINE)
     }
 
+    fn within(deadline: Duration) -> Self {
+        Self { deadline, clients: OnceLock::new() }
+    }
+
+    fn clients(&self) -> Result<&Clients> {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients);
+        }
+        let clients = Clients::within(self.deadline)?;
+        Ok(self.clients.get_or_init(|| clients))
+    }
+}
+
+impl Clients {
     fn within(deadline: Duration) -> Result<Self> {
         let tls = Trust::default().config(None)?;
         let builder = || {
@@ -89,7 +117,8 @@ impl HttpClient for ReqwestClient {
     async fn post(&self, url: &str, form: &SecretString) -> Result<Answer> {
         let url = Url::parse(url)
             .map_err(|_| Error::new(ErrorKind::Settings, Stage::Token).with_reply("no URL"))?;
-        let client = if url.scheme() == "https" { &self.secure } else { &self.plain };
+        let Clients { secure, plain } = self.clients()?;
+        let client = if url.scheme() == "https" { secure } else { plain };
         let request = client
             .post(url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -131,7 +160,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/token", listener.local_addr().expect("an address"));
         let form = SecretString::from(format!("refresh_token={SECRET}"));
-        let client = ReqwestClient::within(deadline).expect("a client");
+        let client = ReqwestClient::within(deadline);
         let server = async {
             let (mut stream, _) = listener.accept().await.expect("a client");
             let mut request = Vec::new();
@@ -206,7 +235,7 @@ mod tests {
         }
         let nobody =
             TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-        let client = ReqwestClient::new().expect("a client");
+        let client = ReqwestClient::new();
         let error = client.post(&format!("http://{nobody}/token"), &SECRET.into()).await.expect_err("nobody");
         assert_eq!(error.kind(), ErrorKind::Unreachable);
         let error = client.post("token", &SECRET.into()).await.expect_err("no URL");
@@ -238,7 +267,7 @@ mod tests {
         const URL: &str = "POSTROOM_TEST_PLAIN_URL";
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         if let Ok(url) = env::var(URL) {
-            let client = ReqwestClient::within(Duration::from_secs(20)).expect("a client");
+            let client = ReqwestClient::within(Duration::from_secs(20));
             let answer = runtime.block_on(client.post(&url, &SECRET.into())).expect("an answer");
             assert_eq!(answer.status, 204, "the endpoint's own answer");
             // The proxy of the test makes no tunnel.
