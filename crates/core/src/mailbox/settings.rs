@@ -133,13 +133,26 @@ impl MailboxSettings {
     /// somebody else, or with less protection.
     #[must_use]
     pub fn keeps_secret(&self, next: &Self) -> bool {
-        self.endpoint == next.endpoint
-            && self.user() == next.user()
-            && self.oauth() == next.oauth()
-            && self.tls() == next.tls()
-            && self.authority == next.authority
-            && self.danger_plaintext == next.danger_plaintext
-            && self.kind() == next.kind()
+        self.bound() == next.bound()
+    }
+
+    /// What a stored secret is bound to, a word each: where it is sent, as whom, and with which protection.
+    #[must_use]
+    pub fn bound(&self) -> [String; 10] {
+        let oauth = self.oauth();
+        let word = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        [
+            self.kind().word().to_owned(),
+            self.endpoint.to_string(),
+            self.tls().to_string(),
+            self.authority.as_ref().map(ToString::to_string).unwrap_or_default(),
+            self.danger_plaintext.to_string(),
+            word(self.user()),
+            word(oauth.map(OAuth::token_endpoint)),
+            word(oauth.map(OAuth::client)),
+            word(oauth.and_then(OAuth::scope)),
+            word(oauth.map(|oauth| oauth.grant().word())),
+        ]
     }
 
     /// What a person should know of settings that are allowed and yet not good.

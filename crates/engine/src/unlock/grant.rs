@@ -89,23 +89,12 @@ impl From<postroom_storage::Error> for Locked {
 pub(crate) struct Basis([u8; 32]);
 
 impl Basis {
-    /// The settings that a kept secret is bound to (`MailboxSettings::keeps_secret`), and the secret.
+    /// None where the settings have no OAuth2.
     pub(crate) fn of(settings: &MailboxSettings, secret: &SecretString) -> Option<Self> {
-        let oauth = settings.oauth()?;
+        settings.oauth()?;
+        let bound = settings.bound();
         let mut digest = Sha256::new();
-        for word in [
-            settings.kind().word(),
-            &settings.endpoint().to_string(),
-            &settings.tls().to_string(),
-            &settings.authority().map(ToString::to_string).unwrap_or_default(),
-            &settings.danger_plaintext().to_string(),
-            settings.user().unwrap_or_default(),
-            oauth.token_endpoint(),
-            oauth.client(),
-            oauth.scope().unwrap_or_default(),
-            oauth.grant().word(),
-            secret.expose_secret(),
-        ] {
+        for word in bound.iter().map(String::as_str).chain([secret.expose_secret()]) {
             digest.update(u64::try_from(word.len()).unwrap_or(u64::MAX).to_be_bytes());
             digest.update(word.as_bytes());
         }
