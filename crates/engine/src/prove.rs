@@ -152,8 +152,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         let inbox = companion.settings.inbox().filter(|inbox| has_folders(inbox.provider()));
         let book: &dyn HealthBook = postroom.store();
         let health = book.health(companion.id).await?;
-        let rests = health.suspended || health.next_attempt.is_some_and(|next| next > postroom.now());
-        if inbox.is_none() || !companion.is_active() || rests {
+        if inbox.is_none() || !companion.is_active() || health.rests(postroom.now()) {
             return Ok::<_, Locked>(None);
         }
         postroom.route(&companion).await
@@ -161,7 +160,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
     let route = match route.await {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(locked) => return worker.is_locked(DOING, companion, locked).await,
+        Err(locked) => return worker.is_locked(companion, DOING, locked).await,
     };
     let looked = async {
         let mut session = transport.open(&route).await?;
@@ -188,7 +187,7 @@ pub(crate) async fn prove(worker: Arc<Worker>, companion: MailboxId, sought: Vec
         // With another access token it is looked for the next time.
         && !postroom.asks_anew(&route, &error).await
     {
-        worker.fails_doing(DOING, companion, &error).await;
+        worker.fails_doing(companion, DOING, &error).await;
     }
 }
 

@@ -73,8 +73,11 @@ impl Postroom {
         mailbox.settings = settings;
         mailbox.revision = revision;
         let saved = self.save(actor, mailbox, write).await?;
-        let is_same = grant.is_none() || self.basis(&saved).await == grant;
-        self.forget_grant(grant.filter(|_| !is_same)).await?;
+        if let Some(grant) = grant
+            && self.basis(&saved).await != Some(grant)
+        {
+            self.ports.grants.forget(self.store(), grant).await?;
+        }
         Ok(saved)
     }
 
@@ -138,7 +141,9 @@ impl Postroom {
             None => None,
         };
         self.store().remove(&self.change(actor), id, replacement).await?;
-        self.forget_grant(grant).await?;
+        if let Some(grant) = grant {
+            self.ports.grants.forget(self.store(), grant).await?;
+        }
         if let Some(outgoing) = &self.ports.outgoing {
             outgoing.close_parked(id).await;
         }

@@ -46,7 +46,7 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
     let (route, mut orders) = match route.await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
-        Err(locked) => return worker.is_locked(DOING, companion, locked).await,
+        Err(locked) => return worker.is_locked(companion, DOING, locked).await,
     };
     let mut session = None;
     while let Some(order) = orders.pop_front() {
@@ -66,7 +66,7 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
                     return worker.copies.order_after(Duration::ZERO, companion, orders.into());
                 }
                 Err(error) => {
-                    worker.fails_doing(DOING, companion, &error).await;
+                    worker.fails_doing(companion, DOING, &error).await;
                     orders.push_front(order);
                     break;
                 }
@@ -76,7 +76,7 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
             Ok(()) => {}
             Err(error) => {
                 session = None;
-                worker.fails_doing(DOING, companion, &error).await;
+                worker.fails_doing(companion, DOING, &error).await;
             }
         }
     }
@@ -92,6 +92,5 @@ pub(crate) async fn copy(worker: Arc<Worker>, companion: MailboxId, orders: Vec<
 async fn rest(worker: &Worker, companion: &Mailbox) -> Result<Option<Duration>> {
     let book: &dyn HealthBook = worker.postroom.store();
     let (health, now) = (book.health(companion.id).await?, worker.postroom.now());
-    let rest = health.next_attempt.map(|next| next.since(now)).filter(|rest| !rest.is_zero());
-    Ok(if health.suspended { Some(AGAIN) } else { rest })
+    Ok(health.rests(now).then(|| health.next_attempt.map_or(AGAIN, |next| next.since(now))))
 }

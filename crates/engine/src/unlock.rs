@@ -77,16 +77,9 @@ impl Postroom {
 
     /// For what access tokens of a mailbox are asked, if it signs in by them.
     pub(crate) async fn basis(&self, mailbox: &Mailbox) -> Option<Basis> {
+        // Only then its secret is opened.
         mailbox.settings.oauth()?;
         Basis::of(&mailbox.settings, &self.open_secret(mailbox.id).await.ok()?)
-    }
-
-    /// Forgets what was given for it.
-    pub(crate) async fn forget_grant(&self, basis: Option<Basis>) -> Result<()> {
-        match basis {
-            Some(basis) => self.ports.grants.forget(self.store(), basis).await,
-            None => Ok(()),
-        }
     }
 
     async fn open_secret(&self, mailbox: MailboxId) -> Result<SecretString> {

@@ -329,7 +329,7 @@ impl Worker {
     }
 
     /// Records what was asked of an inbox's server beside its reading and failed. A refused sign-in is the account's, whoever tried it.
-    pub(crate) async fn fails_doing(&self, doing: &str, inbox: MailboxId, error: &TransportError) {
+    pub(crate) async fn fails_doing(&self, inbox: MailboxId, doing: &str, error: &TransportError) {
         let said = format!("{doing}: {}", said(error));
         match error.kind() {
             TransportKind::SignInRefused => self.is_refused(inbox, said).await,
@@ -351,10 +351,10 @@ impl Worker {
     }
 
     /// The same where the inbox could not be unlocked.
-    pub(crate) async fn is_locked(&self, doing: &str, inbox: MailboxId, locked: Locked) {
+    pub(crate) async fn is_locked(&self, inbox: MailboxId, doing: &str, locked: Locked) {
         match locked {
             Locked::Inside(error) => self.stumbles(inbox, doing, error).await,
-            Locked::Provider(error) => self.fails_doing(doing, inbox, &error).await,
+            Locked::Provider(error) => self.fails_doing(inbox, doing, &error).await,
         }
     }
 

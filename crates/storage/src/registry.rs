@@ -299,6 +299,12 @@ impl Health {
         }
     }
 
+    /// Whether nobody is to try it now.
+    #[must_use]
+    pub fn rests(&self, now: Timestamp) -> bool {
+        self.suspended || self.next_attempt.is_some_and(|next| next > now)
+    }
+
     /// For how long it was to be left alone after its last failure.
     #[must_use]
     pub fn last_rest(&self) -> Duration {

@@ -381,7 +381,7 @@ impl HealthBook for MemoryStore {
         if health.failures == 0 && !health.suspended {
             return Ok(true);
         }
-        if health.suspended || health.next_attempt.is_some_and(|next| next > now) {
+        if health.rests(now) {
             return Ok(false);
         }
         health.next_attempt = Some(until);

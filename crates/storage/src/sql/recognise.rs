@@ -15,6 +15,11 @@ use crate::ledger::{Received, Recognition, Stored, TWINS};
 /// How many equal mails one statement looks at.
 pub(super) const PAGE: usize = 500;
 
+/// How many rows at most, as a statement takes it.
+pub(super) fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
 /// A mail of the same bytes: its id, epoch and key, whether its server was told, and its number.
 pub(super) type Same = (Uuid, i64, String, bool, i64);
 

@@ -7,7 +7,7 @@ use super::row;
 use crate::error::Result;
 use crate::ledger::{EQUALS, LedgerEntry, Received, Stored, TWINS};
 use crate::sql::mysql::connection::failed;
-use crate::sql::recognise::{Found, PAGE, Passed, Same, Twin};
+use crate::sql::recognise::{Found, PAGE, Passed, Same, Twin, limit};
 use crate::sql::rows::big;
 
 /// Mails of the same bytes behind one of them, oldest first. Who stores mails of an inbox is alone with it (`locks::intake`).
@@ -41,7 +41,7 @@ pub(super) async fn recognise<'a>(
             .bind(mail.sha256.to_vec())
             .bind(behind.1)
             .bind(big(mail.size))
-            .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+            .bind(limit(PAGE))
             .fetch_all(&mut *tx)
             .await
             .map_err(failed(STAGE))?;
@@ -52,11 +52,11 @@ pub(super) async fn recognise<'a>(
             .bind(place.mailbox.number())
             .bind(place.folder.as_bytes())
             .bind(mail.sha256.to_vec())
-            .bind(i64::try_from(EQUALS).unwrap_or(i64::MAX))
+            .bind(limit(EQUALS))
             .bind(big(place.epoch))
             .bind(big(mail.size))
             .bind(arrived.as_millis())
-            .bind(i64::try_from(TWINS).unwrap_or(i64::MAX))
+            .bind(limit(TWINS))
             .fetch_all(&mut *tx)
             .await
             .map_err(failed(STAGE))?;

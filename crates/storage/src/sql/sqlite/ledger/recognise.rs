@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::row;
 use crate::error::Result;
 use crate::ledger::{EQUALS, LedgerEntry, Received, Stored, TWINS};
-use crate::sql::recognise::{Found, PAGE, Passed, Same, Twin};
+use crate::sql::recognise::{Found, PAGE, Passed, Same, Twin, limit};
 use crate::sql::rows::big;
 use crate::sql::sqlite::connection::failed;
 
@@ -53,7 +53,7 @@ pub(super) async fn recognise<'a>(
             .bind(behind.0)
             .bind(behind.1)
             .bind(big(mail.size))
-            .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+            .bind(limit(PAGE))
             .fetch_all(&mut *tx)
             .await
             .map_err(failed(STAGE))?;
@@ -67,8 +67,8 @@ pub(super) async fn recognise<'a>(
             .bind(big(place.epoch))
             .bind(big(mail.size))
             .bind(arrived.as_millis())
-            .bind(i64::try_from(EQUALS).unwrap_or(i64::MAX))
-            .bind(i64::try_from(TWINS).unwrap_or(i64::MAX))
+            .bind(limit(EQUALS))
+            .bind(limit(TWINS))
             .fetch_all(&mut *tx)
             .await
             .map_err(failed(STAGE))?;
