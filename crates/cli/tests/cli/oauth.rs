@@ -6,13 +6,19 @@ use crate::desk::{Desk, finished};
 
 const LOGIN: &str = "box@acme.example";
 
-/// Registers them, tries them out, sends and fetches by tokens; each call is a process of its own.
-#[tokio::test]
-async fn mail_goes_out_and_in_by_tokens_that_each_process_finds() {
+/// A desk at a server that wants a sign-in, and a provider that takes back each refresh token that was given.
+async fn desk_and_provider() -> (Desk, TokenEndpoint) {
     let builder = MailServer::builder().account(LOGIN, "secret").require_sign_in().danger_plaintext_auth();
     let desk = Desk::over(builder.start().await.expect("a mail server")).await;
     let provider = TokenEndpoint::start(&desk.server).await.expect("a token endpoint");
     provider.rotate();
+    (desk, provider)
+}
+
+/// Registers them, tries them out, sends and fetches by tokens; each call is a process of its own.
+#[tokio::test]
+async fn mail_goes_out_and_in_by_tokens_that_each_process_finds() {
+    let (desk, provider) = desk_and_provider().await;
     let (url, smtp, imap) =
         (provider.url(), desk.server.smtp_port().to_string(), desk.server.imap_port().to_string());
     let of_both = ["--server", "127.0.0.1", "--user", LOGIN, "--password-stdin", "--danger-plaintext"];
@@ -89,10 +95,7 @@ async fn a_form_of_oauth2_that_is_wrong_names_field_and_remedy() {
 /// Would miss a token in an encoding of its own; base64 is looked for at each of its three alignments.
 #[tokio::test]
 async fn no_token_is_in_any_output_or_file() {
-    let builder = MailServer::builder().account(LOGIN, "secret").require_sign_in().danger_plaintext_auth();
-    let desk = Desk::over(builder.start().await.expect("a mail server")).await;
-    let provider = TokenEndpoint::start(&desk.server).await.expect("a token endpoint");
-    provider.rotate();
+    let (desk, provider) = desk_and_provider().await;
     let (url, smtp, imap) =
         (provider.url(), desk.server.smtp_port().to_string(), desk.server.imap_port().to_string());
     let secret =

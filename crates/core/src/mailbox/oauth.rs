@@ -81,9 +81,6 @@ impl OAuthDraft {
     pub(super) fn check(&self, danger_plaintext: bool, findings: &mut Findings) -> Option<OAuth> {
         let endpoint =
             findings.take("oauth.token_endpoint", endpoint(&self.token_endpoint, danger_plaintext));
-        let is_word = |text: &str, most| {
-            (1..=most).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-        };
         findings.refuse_if(!is_word(&self.client, 500), "oauth.client", &rules::OAUTH_CLIENT);
         let scope = self.scope.clone().filter(|scope| !scope.trim().is_empty());
         let is_scope = scope.as_deref().is_none_or(|scope| is_word(scope, 2000));
@@ -103,6 +100,11 @@ impl From<&OAuth> for OAuthDraft {
             grant: Some(from.grant.to_string()),
         }
     }
+}
+
+/// 1 to so many printable ASCII characters.
+fn is_word(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 fn endpoint(text: &str, danger_plaintext: bool) -> Result<String, Invalid> {
@@ -161,14 +163,12 @@ impl OAuthSecret {
             Grant::RefreshToken => Both { refresh_token: Some(text.to_owned()), client_secret: None },
             Grant::ClientCredentials => Both { refresh_token: None, client_secret: Some(text.to_owned()) },
         };
-        let is_token =
-            |text: &String| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let needed = match grant {
             Grant::RefreshToken => &both.refresh_token,
             Grant::ClientCredentials => &both.client_secret,
         };
         let given = || [&both.refresh_token, &both.client_secret].into_iter().flatten();
-        if needed.is_none() || text.len() > 4096 || !given().all(is_token) {
+        if needed.is_none() || text.len() > 4096 || !given().all(|text| is_word(text, 4096)) {
             return Err(invalid());
         }
         Ok(Self {

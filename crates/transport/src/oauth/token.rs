@@ -153,9 +153,7 @@ fn refused(answer: &Answer, request: &TokenRequest) -> Error {
         // OpenID Connect Core section 3.1.2.6: the mailbox's owner has to be there.
         | (_, Some("interaction_required" | "consent_required" | "login_required"))
         | (401, _) => ErrorKind::SignInRefused,
-        // The request is wrong, or something else than a token endpoint is there.
-        (400.., _) => ErrorKind::Settings,
-        // A redirect, which would take the secrets elsewhere.
+        // The request is wrong, something else than a token endpoint is there, or a redirect, which would take the secrets elsewhere.
         _ => ErrorKind::Settings,
     };
     let error = failed(kind, &redacted(&format!("{} {words}", answer.status), request));
