@@ -55,3 +55,29 @@ pub(super) fn walk(walk: &mut Walk) {
     let evil = moved("https://evil.example/token");
     walk.check("mailbox.password-again", moved("https://id.example/token"), evil);
 }
+
+/// Would miss a warning that names what is safe, and one that is lost where two apply.
+#[test]
+fn what_travels_in_plain_text_is_warned_of() {
+    let checked = |tls: &str, endpoint: &str, auth: &str| {
+        let (draft, form) = outbox();
+        let oauth = (auth == "oauth2").then(|| oauth(endpoint, "app", None, None));
+        let user = (auth != "none").then(|| "u".into());
+        let form = OutboxDraft { tls: tls.into(), auth: auth.into(), user, oauth, ..form };
+        let settings = SettingsDraft::Outbox(form);
+        MailboxDraft { settings, danger_plaintext: true, ..draft }.check().expect("a good form")
+    };
+    let (safe, bare) = ("https://id.example/token", "http://id.example/token");
+    let token = "the access token and all mail travel in plain text";
+    let asked = "the token endpoint is asked in plain text: the refresh token and the client secret travel unprotected";
+    for (tls, endpoint, auth, warnings) in [
+        ("starttls", safe, "oauth2", vec![]),
+        ("starttls", bare, "oauth2", vec![asked]),
+        ("none", safe, "oauth2", vec![token]),
+        ("none", bare, "oauth2", vec![token, asked]),
+        ("none", safe, "password", vec!["the password and all mail travel in plain text"]),
+        ("none", safe, "none", vec!["all mail travels in plain text and without sign-in"]),
+    ] {
+        assert_eq!(checked(tls, endpoint, auth).warnings(), warnings, "{tls} {endpoint} {auth}");
+    }
+}
