@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use postroom_core::time::Timestamp;
 use postroom_testkit::MailServer;
 use serde_json::Value;
 
@@ -19,6 +20,7 @@ pub(super) const CONNECTIONS: u32 = 5;
 
 /// How many mails a death may leave in doubt: four for each connection, by promise P1.
 pub(super) const DOUBTS: u32 = 4 * CONNECTIONS;
+
 /// A queue and its server.
 #[derive(Debug)]
 pub(super) struct Desk<'a> {
@@ -71,12 +73,20 @@ impl<'a> Desk<'a> {
         Ok(found)
     }
 
-    /// How often a mail's lease ran out.
-    pub(super) fn lapses(&self, id: &str) -> Outcome<usize> {
+    /// How long the claim of a mail stood whose lease ran out last, by the times of its timeline.
+    pub(super) fn stood(&self, id: &str) -> Outcome<Option<Duration>> {
         let shown = self.documents(&["queue", "show", id])?;
-        let timeline =
-            shown.first().and_then(|mail| mail["timeline"].as_array()).cloned().unwrap_or_default();
-        Ok(timeline.iter().filter(|entry| text(entry, "detail").starts_with("the lease ran out")).count())
+        let timeline = shown.first().and_then(|mail| mail["timeline"].as_array());
+        let (mut claimed, mut stood) = (None, None);
+        for entry in timeline.into_iter().flatten() {
+            let at = Timestamp::parse(&text(entry, "at")).map_err(|error| error.to_string())?;
+            if text(entry, "what") == "claim" {
+                claimed = Some(at);
+            } else if text(entry, "detail").starts_with("the lease ran out") {
+                stood = claimed.map(|claimed| at.since(claimed));
+            }
+        }
+        Ok(stood)
     }
 
     /// What is submitted, queued and arrived by now.
