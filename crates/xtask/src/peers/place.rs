@@ -89,7 +89,9 @@ pub(crate) fn free_addresses<const N: usize>() -> Outcome<[SocketAddr; N]> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
-    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
+    /// Processes that are started together have numbers side by side, and each takes some ports.
+    const APART: u32 = 64;
+    let start = u16::try_from(std::process::id().wrapping_mul(APART) % u32::from(COUNT)).unwrap_or(0);
     let mut found = Vec::new();
     while found.len() < N {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
