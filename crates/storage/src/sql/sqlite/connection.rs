@@ -5,13 +5,15 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep};
 
 pub(super) use super::failed::failed;
-use super::failed::unavailable;
+use super::failed::{is_busy, unavailable};
 use crate::error::Result;
 
 /// The statements that a script of [`Connections::turn`] begins and ends with.
@@ -20,6 +22,23 @@ pub(super) const COMMIT: &str = "COMMIT";
 
 /// The right to write, with the connection that writes, between two transactions.
 type Turn<'a> = MutexGuard<'a, Option<SqliteConnection>>;
+
+/// For how long a connection is asked for that SQLite refuses since the file is locked, and how often.
+const PATIENCE: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_millis(50);
+
+/// A new connection. Of two that turn a new file to a log of its own at the same moment, one is told at once that the file is locked, whatever its busy
+/// timeout: waiting with its lock in hand, it would keep the other from it (<https://www.sqlite.org/c3ref/busy_handler.html>).
+async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let begun = Instant::now();
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) && begun.elapsed() < PATIENCE => {}
+            connected => return connected,
+        }
+        sleep(REST).await;
+    }
+}
 
 /// The connections of one store.
 ///
@@ -68,7 +87,7 @@ impl Connections {
         self.check_open(stage)?;
         let connection = match turn.take() {
             Some(connection) => connection,
-            None => self.options.connect().await.map_err(failed(stage))?,
+            None => connect(&self.options).await.map_err(failed(stage))?,
         };
         Ok(Write { connection: Some(connection), stage, turn })
     }
@@ -84,7 +103,7 @@ impl Connections {
                 // A reader that could write would be a second writer. What it does not keep the system's cache has, once for all
                 // readers: with the writer's room each, a registry of 10,000 mailboxes would be in memory five times.
                 let options = self.options.clone().pragma("query_only", "1").pragma("cache_size", "-4096");
-                options.connect().await.map_err(failed(stage))?
+                connect(&options).await.map_err(failed(stage))?
             }
         };
         Ok(Read { home: self, connection: Some(connection), snapshot: None, stage, _permit: permit })

@@ -12,9 +12,18 @@ pub(super) fn failed(stage: &'static str) -> impl Fn(sqlx::Error) -> Error + Cop
     move |error| Error::new(kind(&error), stage).with_source(error)
 }
 
+/// Whether another connection has the file locked (SQLITE_BUSY).
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code & 0xff == 5)
+}
+
+fn code(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error().and_then(|error| error.code()?.parse().ok())
+}
+
 fn kind(error: &sqlx::Error) -> ErrorKind {
     let code = match error {
-        sqlx::Error::Database(error) => error.code().and_then(|code| code.parse::<u32>().ok()),
+        sqlx::Error::Database(_) => code(error),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
             return ErrorKind::Unreadable;
         }
