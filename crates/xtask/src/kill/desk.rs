@@ -73,7 +73,8 @@ impl<'a> Desk<'a> {
         Ok(found)
     }
 
-    /// How long the claim of a mail stood whose lease ran out last, by the times of its timeline.
+    /// How long the claim of a mail stood whose lease ran out last, by the times of its timeline; none where a claim was followed by
+    /// another one before it had ended.
     pub(super) fn stood(&self, id: &str) -> Outcome<Option<Duration>> {
         let shown = self.documents(&["queue", "show", id])?;
         let timeline = shown.first().and_then(|mail| mail["timeline"].as_array());
@@ -81,9 +82,11 @@ impl<'a> Desk<'a> {
         for entry in timeline.into_iter().flatten() {
             let at = Timestamp::parse(&text(entry, "at")).map_err(|error| error.to_string())?;
             if text(entry, "what") == "claim" {
-                claimed = Some(at);
+                if claimed.replace(at).is_some() {
+                    return Ok(None);
+                }
             } else if text(entry, "detail").starts_with("the lease ran out") {
-                stood = claimed.map(|claimed| at.since(claimed));
+                stood = claimed.take().map(|claimed| at.since(claimed)).or(stood);
             }
         }
         Ok(stood)
