@@ -10,6 +10,7 @@ use postroom_core::mime::parse;
 use postroom_core::time::Timestamp;
 use postroom_storage::{LedgerIntake, Reached, Received, Recognition, Stored};
 use tokio::sync::mpsc::Receiver;
+use tokio::task::yield_now;
 
 use crate::collect::{Arrival, Collected};
 use crate::error::{Result, is_everybodys};
@@ -51,6 +52,8 @@ impl Reader<'_> {
         let mut received = Vec::with_capacity(mails.len());
         for mail in mails {
             received.push(self.received(pass, now, mail).await?);
+            // What is being stored goes on in between: its next statement must not wait until all of these are sorted.
+            yield_now().await;
         }
         Ok(Some(Sorted::Mails(received)))
     }

@@ -21,7 +21,7 @@
 //!
 //! A dialogue without `CLOSE`, `CUT` or `STALL` ends when the client closes the connection: a further word is a difference.
 //! `<tag>` at the start of a client's line stands for whatever word the client puts there, and `<tag>` in a server's line
-//! for the last such word, because IMAP leaves tags to the client.
+//! for the last such word, because IMAP leaves tags to the client. `<tag-1>` is the one before it, and so on.
 //!
 //! TLS before anything else is TLS from the first byte. Bytes that the client has sent before a `TLS` step and that no step
 //! has read are dropped, as a server must (RFC 3207 section 4.2).

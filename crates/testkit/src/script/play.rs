@@ -82,7 +82,8 @@ struct Player {
     wire: Wire,
     acceptor: TlsAcceptor,
     record: watch::Sender<Record>,
-    tag: String,
+    /// The words that the client put where `<tag>` stood, the last one first.
+    tags: Vec<String>,
 }
 
 /// Plays to the first client and leaves the outcome in the record.
@@ -98,7 +99,7 @@ pub(crate) async fn perform(
     // One client is all there will be: a second one is refused.
     drop(listener);
     let _ = stream.set_nodelay(true);
-    let mut player = Player { wire: Wire::new(stream), acceptor, record, tag: String::new() };
+    let mut player = Player { wire: Wire::new(stream), acceptor, record, tags: Vec::new() };
     let result = player.play(&dialogue).await;
     let stalls = dialogue.steps.last().is_some_and(|step| step.action == Action::Stall);
     let stays = stalls && result.is_ok();
@@ -144,7 +145,11 @@ impl Player {
     async fn step(&mut self, step: &Step) -> Result<(), String> {
         match &step.action {
             Action::Send(bytes) => {
-                let bytes = replace(bytes, b"<tag>", self.tag.as_bytes());
+                let last = self.tags.first().map_or(&b""[..], |tag| tag.as_bytes());
+                let mut bytes = replace(bytes, b"<tag>", last);
+                for (back, tag) in self.tags.iter().enumerate() {
+                    bytes = replace(&bytes, format!("<tag-{back}>").as_bytes(), tag.as_bytes());
+                }
                 self.wire.write(&bytes).await.map_err(failure)
             }
             Action::Expect(expected) => self.expect(expected, |rest, expected| rest == expected).await,
@@ -180,7 +185,7 @@ impl Player {
         let line = String::from_utf8_lossy(&line).into_owned();
         let right = match (expected.strip_prefix("<tag> "), line.split_once(' ')) {
             (Some(expected), Some((tag, rest))) if !tag.is_empty() => {
-                self.tag = tag.to_owned();
+                self.tags.insert(0, tag.to_owned());
                 fits(rest, expected)
             }
             (Some(_), _) => false,

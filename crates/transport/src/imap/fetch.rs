@@ -1,8 +1,8 @@
 //! Mails by few commands: small ones are asked for together and handed on as they come, without marking them as read.
-//! Whatever does not come as it should is asked for again alone, by `pieces`, which knows how; so no mail of a group
-//! suffers for another.
+//! Large ones, and whatever did not come as it should, are asked for alone afterwards, by `pieces`, which knows how; so no mail
+//! of a group suffers for another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use postroom_core::ledger::RemoteKey;
@@ -20,6 +20,16 @@ const MAILS: usize = 100;
 /// The most bytes that one command asks for, by the sizes that the server has told. They wait in the server, not here.
 const BYTES: u64 = 1024 * 1024;
 
+/// How many commands the server has at once (RFC 3501 section 5.5): while what one brings is taken here, it works at the next.
+const AHEAD: usize = 3;
+
+/// Small mails that one command asks for.
+struct Group<'a> {
+    tag: String,
+    /// What has not come whole.
+    waiting: BTreeMap<u32, &'a RemoteKey>,
+}
+
 /// Hands these mails to `sink`.
 ///
 /// # Errors
@@ -31,33 +41,47 @@ pub(super) async fn mails(
     sink: &mut dyn MailSink,
 ) -> Result<()> {
     let mut rest = mails;
-    while !rest.is_empty() {
-        let (group, later) = rest.split_at(together(rest, limit));
-        rest = later;
-        let mut waiting = BTreeMap::new();
-        for listed in group {
-            match list::uid(&listed.key, Stage::Fetch) {
-                Ok(uid) => _ = waiting.insert(uid, &listed.key),
-                Err(error) => {
-                    sink.begin(&listed.key).await.map_err(stopped)?;
-                    sink.end(Err(error)).await.map_err(stopped)?;
+    let mut groups = VecDeque::new();
+    let (mut alone, mut refused) = (Vec::new(), Ok(()));
+    loop {
+        while refused.is_ok() && groups.len() < AHEAD && !rest.is_empty() {
+            let (group, later) = rest.split_at(together(rest, limit));
+            rest = later;
+            let mut waiting = BTreeMap::new();
+            for listed in group {
+                match list::uid(&listed.key, Stage::Fetch) {
+                    Ok(uid) => _ = waiting.insert(uid, &listed.key),
+                    Err(error) => {
+                        sink.begin(&listed.key).await.map_err(stopped)?;
+                        sink.end(Err(error)).await.map_err(stopped)?;
+                    }
                 }
             }
-        }
-        if waiting.len() > 1 {
-            at_once(talk, &mut waiting, limit, sink).await?;
-        }
-        for (uid, key) in waiting {
-            sink.begin(key).await.map_err(stopped)?;
-            match pieces::mail(talk, uid, limit, sink).await {
-                Err(error) if !is_of_one_mail(&error) => return Err(error),
-                // It is too large, and its end was not waited for.
-                Err(error) if talk.stream.is_broken() => {
-                    sink.end(Err(error.clone())).await.map_err(stopped)?;
-                    return Err(error);
-                }
-                ended => sink.end(ended).await.map_err(stopped)?,
+            if waiting.len() > 1 {
+                groups.push_back(ask(talk, waiting).await?);
+            } else {
+                alone.extend(waiting);
             }
+        }
+        if groups.is_empty() {
+            break;
+        }
+        let (group, completion) = hear(talk, &mut groups, limit, sink).await?;
+        alone.extend(group.waiting);
+        // The answers to the others are heard all the same: the session may go on.
+        refused = refused.and(ended(&completion));
+    }
+    refused?;
+    for (uid, key) in alone {
+        sink.begin(key).await.map_err(stopped)?;
+        match pieces::mail(talk, uid, limit, sink).await {
+            Err(error) if !is_of_one_mail(&error) => return Err(error),
+            // It is too large, and its end was not waited for.
+            Err(error) if talk.stream.is_broken() => {
+                sink.end(Err(error.clone())).await.map_err(stopped)?;
+                return Err(error);
+            }
+            ended => sink.end(ended).await.map_err(stopped)?,
         }
     }
     Ok(())
@@ -74,16 +98,22 @@ fn together(mails: &[Listed], limit: u64) -> usize {
     small.count().max(1)
 }
 
-/// Asks for all of them at once. What came whole is not `waiting` any more.
-async fn at_once(
-    talk: &mut Conversation,
-    waiting: &mut BTreeMap<u32, &RemoteKey>,
-    limit: u64,
-    sink: &mut dyn MailSink,
-) -> Result<()> {
+/// Asks for all of them at once.
+async fn ask<'a>(talk: &mut Conversation, waiting: BTreeMap<u32, &'a RemoteKey>) -> Result<Group<'a>> {
     let set = settle::set(&waiting.keys().copied().collect());
     talk.enter(Stage::Fetch, talk.timeouts.piece);
     let tag = talk.send(&format!("UID FETCH {set} (RFC822.SIZE BODY.PEEK[]<0.{PIECE}>)")).await?;
+    Ok(Group { tag, waiting })
+}
+
+/// Hands on what comes, until one of the commands has ended; gives that one with what did not come whole. A server may answer them in
+/// another order.
+async fn hear<'a>(
+    talk: &mut Conversation,
+    groups: &mut VecDeque<Group<'a>>,
+    limit: u64,
+    sink: &mut dyn MailSink,
+) -> Result<(Group<'a>, Completion)> {
     for _ in 0..RESPONSES_LIMIT {
         let (mut bytes, larger) = talk.response_or_body(PIECE as u64).await?;
         if let Some(larger) = larger {
@@ -91,8 +121,16 @@ async fn at_once(
             talk.behind_body(&mut bytes).await?;
         }
         let bytes = bytes.freeze();
-        let response = match talk.heard(&tag, parse(&bytes))? {
-            Heard::End(completion) => return ended(&completion),
+        let response = parse(&bytes);
+        let answers =
+            |group: &Group<'_>| matches!(&response, Response::Tagged(tag, _) if *tag == group.tag.as_bytes());
+        let answered = groups.iter().position(answers).unwrap_or(0);
+        let Some(group) = groups.get(answered) else { break };
+        let response = match talk.heard(&group.tag, response)? {
+            Heard::End(completion) => {
+                let Some(group) = groups.remove(answered) else { break };
+                return Ok((group, completion));
+            }
             Heard::GoOn => return Err(talk.broken_rule("it was told to go on with nothing")),
             Heard::Untagged(response) => response,
         };
@@ -104,7 +142,7 @@ async fn at_once(
             _ => continue,
         };
         let Some((uid, mail)) = whole(&fetched, &bytes, limit) else { continue };
-        let Some(key) = waiting.remove(&uid) else { continue };
+        let Some(key) = groups.iter_mut().find_map(|group| group.waiting.remove(&uid)) else { continue };
         sink.begin(key).await.map_err(stopped)?;
         if !mail.is_empty() {
             sink.write(mail).await.map_err(stopped)?;

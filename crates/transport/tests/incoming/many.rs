@@ -14,7 +14,7 @@ async fn imap(name: &str, uids: &[u32], piece: Duration) -> (Many, Result<()>) {
     let mut timeouts = IncomingTimeouts::all(PATIENCE);
     timeouts.piece = piece;
     let mut many = Many::default();
-    let mails = listed(uids.iter().copied().map(RemoteKey::Uid));
+    let mails = listed(uids.iter().copied().map(RemoteKey::Uid), 1000);
     let result = scripted::play(&name, &signed_in(&name), timeouts, async |mut session| {
         session.select(None, Access::ReadOnly).await?;
         session.fetch(&mails, 1000, &mut many).await
@@ -42,6 +42,44 @@ async fn what_is_not_surely_whole_is_asked_for_alone() {
             (uid(13), Err(ErrorKind::Gone)),
         ]
     );
+}
+
+/// It would miss a server that takes no second command before it has answered the first: RFC 3501 section 5.5 knows none.
+#[tokio::test]
+async fn the_server_has_the_next_commands_while_it_answers_one() {
+    let name = "imap/fetch_many_ahead";
+    let mut many = Many::default();
+    // Four mails of this size fill a command, whatever comes for them.
+    let mails = listed((10..24).map(RemoteKey::Uid), 250_000);
+    scripted::play(name, &signed_in(name), IncomingTimeouts::all(PATIENCE), async |mut session| {
+        session.select(None, Access::ReadOnly).await?;
+        session.fetch(&mails, 250_000, &mut many).await
+    })
+    .await
+    .unwrap();
+    let uids: Vec<_> = many.ended().into_iter().map(|(uid, _)| uid).collect();
+    assert_eq!(uids, [14, 10, 12, 15, 16, 17, 13, 18, 19, 20, 21, 22, 23, 11].map(uid));
+    for (key, mail) in many.ended() {
+        let letter = (10..24).zip('a'..).find(|(number, _)| uid(*number) == key).unwrap().1;
+        assert_eq!(mail, Ok(letter.to_string().repeat(4).as_str()), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_says_to_the_other_commands_is_heard_out() {
+    let name = "imap/fetch_many_missing";
+    let mut many = Many::default();
+    let mails = listed((10..24).map(RemoteKey::Uid), 250_000);
+    let folders =
+        scripted::play(name, &signed_in(name), IncomingTimeouts::all(PATIENCE), async |mut session| {
+            session.select(None, Access::ReadOnly).await?;
+            let error = session.fetch(&mails, 250_000, &mut many).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::FolderMissing);
+            session.folders().await
+        })
+        .await;
+    assert_eq!(folders.unwrap(), []);
+    assert_eq!(many.ended(), [(uid(10), Ok("aaaa"))]);
 }
 
 #[tokio::test]

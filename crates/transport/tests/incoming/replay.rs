@@ -165,11 +165,11 @@ fn unescape(text: &str) -> Vec<u8> {
 /// Plays steps to one client, whatever it says; gives the first line that was another one.
 async fn serve(tcp: TcpStream, steps: &[Step], then: Then, grain: Grain) -> Option<String> {
     let (read, mut write) = tcp.into_split();
-    let (mut read, mut tag, mut other) = (BufReader::new(read), String::new(), None);
+    let (mut read, mut tags, mut other) = (BufReader::new(read), Vec::new(), None);
     for step in steps {
         match step {
             Step::Say(said) => {
-                let said = replaced(said, &tag);
+                let said = replaced(said, &tags);
                 let length = if grain == Grain::Whole { said.len().max(1) } else { 1 };
                 for piece in said.chunks(length) {
                     if write.write_all(piece).await.is_err() {
@@ -185,7 +185,7 @@ async fn serve(tcp: TcpStream, steps: &[Step], then: Then, grain: Grain) -> Opti
                 }
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                 if let Some(rest) = want.strip_prefix("<tag>") {
-                    line.split(' ').next().unwrap_or_default().clone_into(&mut tag);
+                    tags.insert(0, line.split(' ').next().unwrap_or_default().to_owned());
                     if !line.contains(rest) {
                         other = other.or(Some(line));
                     }
@@ -205,10 +205,16 @@ async fn serve(tcp: TcpStream, steps: &[Step], then: Then, grain: Grain) -> Opti
     other
 }
 
-fn replaced(said: &[u8], tag: &str) -> Vec<u8> {
-    let mut begun = said.iter().enumerate().filter(|(_, byte)| **byte == b'<').map(|(at, _)| at);
-    let Some(at) = begun.find(|at| said[*at..].starts_with(b"<tag>")) else { return said.to_vec() };
-    [&said[..at], tag.as_bytes(), &said[at + 5..]].concat()
+/// With the client's words in place of `<tag>`, the last one, and `<tag-1>`, the one before it.
+fn replaced(said: &[u8], tags: &[String]) -> Vec<u8> {
+    let mark = |back: usize| if back == 0 { "<tag>".to_owned() } else { format!("<tag-{back}>") };
+    for (back, tag) in tags.iter().enumerate() {
+        let mark = mark(back).into_bytes();
+        if let Some(at) = said.windows(mark.len()).position(|window| window == mark) {
+            return [&said[..at], tag.as_bytes(), &said[at + mark.len()..]].concat();
+        }
+    }
+    said.to_vec()
 }
 
 /// Plays steps to the client and gives its answers; the last tells how the session was closed.
@@ -281,7 +287,7 @@ async fn perform(session: &mut dyn IncomingSession, act: Act, protocol: Protocol
         Act::List(after, limit) => told(session.list(Some(&key(after, protocol)), limit).await),
         Act::Fetch(keys, limit) => {
             let mut many = Many::default();
-            let mails = listed(keys.iter().map(|text| key(text, protocol)));
+            let mails = listed(keys.iter().map(|text| key(text, protocol)), limit);
             let result = session.fetch(&mails, limit, &mut many).await;
             let ended = many.0.into_iter().filter_map(|(key, bytes, end)| {
                 Some((key.to_string(), end?.map(|()| bytes).map_err(|error| error.kind())))

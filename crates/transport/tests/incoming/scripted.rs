@@ -154,7 +154,7 @@ impl Log {
 /// One mail: an error is the call's or the mail's.
 pub(crate) async fn fetch(session: &mut dyn IncomingSession, key: &RemoteKey, limit: u64) -> Result<Vec<u8>> {
     let mut sink = Many::default();
-    session.fetch(&listed([key.clone()]), limit, &mut sink).await?;
+    session.fetch(&listed([key.clone()], 4), limit, &mut sink).await?;
     let (_, bytes, end) = sink.0.remove(0);
     end.expect("an end").map(|()| bytes)
 }
@@ -195,7 +195,7 @@ impl MailSink for Many {
     }
 }
 
-/// Mails with these keys, each of 4 bytes as it is said.
-pub(crate) fn listed(keys: impl IntoIterator<Item = RemoteKey>) -> Vec<Listed> {
-    keys.into_iter().map(|key| Listed::new(key, 4, None)).collect()
+/// Mails with these keys, each of so many bytes as it is said.
+pub(crate) fn listed(keys: impl IntoIterator<Item = RemoteKey>, size: u64) -> Vec<Listed> {
+    keys.into_iter().map(|key| Listed::new(key, size, None)).collect()
 }

@@ -12,6 +12,11 @@ use crate::replay::{Act, Answer, Dialogue, Grain, Then, play};
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(20);
 const LIST: Act = Act::List("", 100);
+/// Mails of which four fill a command.
+const AHEAD: Act = Act::Fetch(
+    &["10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23"],
+    250_000,
+);
 
 /// What the client does in a dialogue, beyond signing in and selecting. Dialogues that end before have no line here.
 fn acts(name: &str) -> &'static [Act] {
@@ -39,6 +44,8 @@ fn acts(name: &str) -> &'static [Act] {
         "imap/fetch_unavailable" => &[Act::Fetch(&["10"], 1000), Act::Fetch(&["11"], 1000)],
         "imap/fetch_many_unavailable" => &[Act::Fetch(&["10", "11", "12"], 1000)],
         "imap/fetch_many" => &[Act::Fetch(&["10", "11", "12", "13", "14", "15"], 100)],
+        "imap/fetch_many_ahead" => &[AHEAD],
+        "imap/fetch_many_missing" => &[AHEAD, Act::Folders],
         "imap/fetch_many_refused" | "imap/fetch_many_whole" => &[Act::Fetch(&["10", "11", "12"], 100)],
         "imap/fetch_many_cut" | "imap/fetch_many_silent" => &[Act::Fetch(&["10", "11"], 100)],
         "imap/idle_between" => &[LIST, Act::Fetch(&["10"], 9), Act::Wait(LONG)],

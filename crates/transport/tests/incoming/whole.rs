@@ -48,7 +48,7 @@ async fn a_whole_mail_beyond_the_limit_is_too_large_and_ends_the_session_only_if
     let result = scripted::play(name, &script, IncomingTimeouts::all(PATIENCE), async |mut session| {
         session.select(None, Access::ReadOnly).await?;
         for uid in [10, 20, 30] {
-            session.fetch(&listed([RemoteKey::Uid(uid)]), 350_000, &mut many).await?;
+            session.fetch(&listed([RemoteKey::Uid(uid)], 4), 350_000, &mut many).await?;
         }
         Ok(())
     });
@@ -67,7 +67,7 @@ async fn one_that_is_larger_than_a_response_may_be_is_passed_over_among_many_and
     let mut many = Many::default();
     scripted::play(name, &signed_in(name), IncomingTimeouts::all(PATIENCE), async |mut session| {
         session.select(None, Access::ReadOnly).await?;
-        session.fetch(&listed([10, 11, 12].map(RemoteKey::Uid)), 2_000_000, &mut many).await
+        session.fetch(&listed([10, 11, 12].map(RemoteKey::Uid), 4), 2_000_000, &mut many).await
     })
     .await
     .unwrap();

@@ -23,10 +23,12 @@ impl Boxes {
     pub(super) fn start(mails: u32) -> Outcome<Self> {
         let server = MailStore::start()?;
         for number in 0..mails {
-            server.put(MANY, &format!("{}.{number}.fetch", 1_790_000_000 + number), &mail(number, SIZE))?;
+            let mail = mail(number, SIZE);
+            server.put(MANY, &name(number, &mail), &mail)?;
         }
-        server.put(LARGE, "1790000000.1.fetch", &attached(LARGE_SIZE))?;
-        server.put(SMALL, "1790000000.1.fetch", &mail(0, SIZE))?;
+        for (user, mail) in [(LARGE, attached(LARGE_SIZE)), (SMALL, mail(0, SIZE))] {
+            server.put(user, &name(0, &mail), &mail)?;
+        }
         Ok(Self { server })
     }
 
@@ -41,6 +43,14 @@ impl Boxes {
     pub(super) fn password(&self) -> &'static str {
         self.server.password()
     }
+}
+
+/// A file's name as Dovecot's own delivery gives it, with both sizes. Without them it reads a mail to list it, and names that
+/// differ in a counter alone fall together in its table of names: opening a box of 20,000 took it 0.8 s.
+fn name(number: u32, mail: &str) -> String {
+    let (time, micros) = (1_790_000_000 + number, u64::from(number) * 7_919 % 1_000_000);
+    let (size, lines) = (mail.len(), mail.matches('\n').count());
+    format!("{time}.M{micros}P{}.mail,S={size},W={}", 4_000 + number / 10, size + lines)
 }
 
 fn header(number: u32) -> String {

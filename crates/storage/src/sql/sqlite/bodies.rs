@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
 use super::connection::failed;
-use super::script::Script;
+use super::script::{Script, over_rows};
 use super::store::SqliteStore;
 use crate::bodies::{Bodies, BodyRef, PIECE};
 use crate::error::{Error, ErrorKind, Result};
@@ -26,8 +26,10 @@ const INSERT_BODIES: &str =
     "INSERT INTO postroom_body (id, staged_at) SELECT unhex(value), NULL FROM json_each(?)";
 
 /// Pieces that lie one behind the other in one value: where each begins, and its length.
-const INSERT_PIECES: &str = "INSERT INTO postroom_body_piece (body, number, content)
-    SELECT unhex(value ->> 0), value ->> 1, substr(?, value ->> 2, value ->> 3) FROM json_each(?)";
+const INSERT_PIECES: &str = over_rows!(
+    "INSERT INTO postroom_body_piece (body, number, content)
+    SELECT unhex(value ->> 0), value ->> 1, substr(?, value ->> 2, value ->> 3) FROM r"
+);
 
 /// How many bytes of pieces one statement takes, when they are more than one piece.
 const CARGO: usize = 4 * PIECE;
@@ -66,7 +68,7 @@ pub(super) async fn insert_by(
 fn write_pieces(script: &mut Script, cargo: &mut Vec<u8>, places: &mut Vec<Value>) -> Result<()> {
     if !places.is_empty() {
         let (cargo, places) = (std::mem::take(cargo), to_json(&std::mem::take(places))?);
-        script.then(INSERT_PIECES).with(cargo)?.with(places)?;
+        script.then(INSERT_PIECES).with(places)?.with(cargo)?;
     }
     Ok(())
 }

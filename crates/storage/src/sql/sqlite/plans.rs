@@ -172,6 +172,7 @@ fn walks(plan: &[String]) -> bool {
             || of.starts_with('(')
             || of == "box"
             || of == "due"
+            || of == "r"
             || of == "lines"
             || of == "l"
             || of == "hop"

@@ -10,6 +10,15 @@ use super::connection::failed;
 use crate::error::Result;
 use crate::sql::rows::{to_json, unreadable};
 
+/// A statement over the rows of its next parameter, an array of arrays, as `r`: each is taken apart once. In a column of `json_each` it
+/// would be written as text and parsed anew each time it is named.
+macro_rules! over_rows {
+    ($statement:literal) => {
+        concat!("WITH r AS MATERIALIZED (SELECT key, jsonb(value) AS value FROM json_each(?)) ", $statement)
+    };
+}
+pub(super) use over_rows;
+
 /// Statements with their parameters: plain `?`, in order.
 #[derive(Default)]
 pub(super) struct Script {

@@ -10,20 +10,23 @@ use crate::ledger::{LedgerEntry, RawMail, Received};
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
 use crate::sql::sqlite::bodies;
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::script::over_rows;
 
 const STAGE: &str = "store received mails";
 
-/// In one call of the driver. The parameters are rows, ids, time.
-pub(in crate::sql::sqlite) const INSERT: &str = "INSERT INTO postroom_ledger_mail
+/// In one call of the driver. The parameters are rows, time, ids.
+pub(in crate::sql::sqlite) const INSERT: &str = over_rows!(
+    "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
         message_id, sender, subject, attempts, settle_at, body, finished_at)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), value ->> 6,
         value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
         value ->> 15, 0, value ->> 16, unhex(value ->> 17), value ->> 18
-    FROM json_each(?) ORDER BY key;
+    FROM r ORDER BY key;
 INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at)
     SELECT m.number, m.id, m.mailbox, ? FROM json_each(?) j CROSS JOIN postroom_ledger_mail m ON m.id = unhex(j.value)
-    WHERE m.state = 'stored'";
+    WHERE m.state = 'stored'"
+);
 
 pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&Received]) -> Result<()> {
     if mails.is_empty() {

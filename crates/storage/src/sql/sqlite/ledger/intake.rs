@@ -18,6 +18,7 @@ use crate::ledger::{
 use crate::sql::recognise::Passed;
 use crate::sql::rows::{big, contact, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json};
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::script::over_rows;
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::place::PlaceRow;
 
@@ -32,12 +33,14 @@ pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch <> ?3)";
 
 /// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
-pub(in crate::sql::sqlite) const LOOK: &str = "SELECT
-    (SELECT m.id FROM postroom_ledger_mail m WHERE m.mailbox = j.value ->> 0 AND m.folder = j.value ->> 1
-        AND m.epoch = j.value ->> 2 AND m.remote_key = j.value ->> 3),
+pub(in crate::sql::sqlite) const LOOK: &str = over_rows!(
+    "SELECT
+    (SELECT m.id FROM postroom_ledger_mail m WHERE m.mailbox = r.value ->> 0 AND m.folder = r.value ->> 1
+        AND m.epoch = r.value ->> 2 AND m.remote_key = r.value ->> 3),
     EXISTS (SELECT 1 FROM postroom_ledger_mail t
-        WHERE t.mailbox = j.value ->> 0 AND t.folder = j.value ->> 1 AND t.sha256 = unhex(j.value ->> 4))
-    FROM json_each(?1) j ORDER BY j.key";
+        WHERE t.mailbox = r.value ->> 0 AND t.folder = r.value ->> 1 AND t.sha256 = unhex(r.value ->> 4))
+    FROM r ORDER BY r.key"
+);
 
 pub(in crate::sql::sqlite) const UNKNOWN: &str = "SELECT j.key FROM json_each(?4) j
     WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::ledger::{LedgerEntry, LedgerItem};
 use crate::sql::rows::{from_json, hex, ledger_ids, optional, small, text, time, to_json};
 use crate::sql::sqlite::connection::failed;
+use crate::sql::sqlite::script::over_rows;
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
 
@@ -45,9 +46,11 @@ const OPEN: &str =
 
 const CLOSED: &str = "DELETE FROM postroom_ledger_open WHERE number = ?1";
 
-const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
+const TIMELINE: &str = over_rows!(
+    "INSERT INTO postroom_event (noun, mail, at, what, state, detail, actor)
     SELECT 'ledger', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-    FROM json_each(?1) ORDER BY key";
+    FROM r ORDER BY key"
+);
 
 /// A received mail as every query here selects it.
 pub(super) struct Mail {

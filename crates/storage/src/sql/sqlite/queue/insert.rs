@@ -16,19 +16,23 @@ use crate::sql::admit::STAGE;
 use crate::sql::rows::{day, hex, new_body_id, rank, shown, to_json};
 use crate::sql::sqlite::bodies;
 use crate::sql::sqlite::lanes::refresh_by;
-use crate::sql::sqlite::script::Script;
+use crate::sql::sqlite::script::{Script, over_rows};
 use crate::transition::queue::QueueRow;
 
-const FROZEN: &str = "INSERT INTO postroom_queue_mail
+const FROZEN: &str = over_rows!(
+    "INSERT INTO postroom_queue_mail
     (id, contract, flow, step, outbox, outbox_revision, sender, return_path, reasons, subject, message_id, raw, record,
         in_reply_to, priority, on_doubt, created_at, body, size, attempts, expires_at)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
         value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14,
         value ->> 15, value ->> 16, unhex(value ->> 17), value ->> 18, 0, value ->> 19
-    FROM json_each(?)";
+    FROM r"
+);
 
-const RECIPIENTS: &str = "INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)";
+const RECIPIENTS: &str = over_rows!(
+    "INSERT INTO postroom_queue_recipient (mail, place, address, role, state)
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM r"
+);
 
 const KEYS: &str = "INSERT INTO postroom_queue_key (contract, idempotency_key, mail, fingerprint, created_at)
     SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?)";

@@ -12,7 +12,7 @@ use crate::queue::TimelineEntry;
 use crate::sql::rows::{from_json, hex, queue_ids, small, text, time, unhex, unreadable};
 use crate::sql::sqlite::connection::failed;
 use crate::sql::sqlite::lanes::{Line, SERVED, refresh_by};
-use crate::sql::sqlite::script::Script;
+use crate::sql::sqlite::script::{Script, over_rows};
 use crate::transition::lease::Lease;
 use crate::transition::queue::{QueueRow, RecipientRow};
 
@@ -41,20 +41,24 @@ pub(in crate::sql::sqlite) const MAILS: &str = concat!(
 );
 
 /// Written for every changed mail that is unfinished, also for one that comes back by a retry.
-pub(super) const OPEN: &str = "INSERT INTO postroom_queue_open
+pub(super) const OPEN: &str = over_rows!(
+    "INSERT INTO postroom_queue_open
         (mail, outbox, contract, priority, state, paused, due_at, expires_at, attempts, claim, worker, lease_until)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4,
         EXISTS (SELECT 1 FROM postroom_pause WHERE scope = 'contract' AND subject = value ->> 2),
         value ->> 5, value ->> 6, value ->> 7, unhex(value ->> 8), unhex(value ->> 9), value ->> 10
-    FROM json_each(?) WHERE true
+    FROM r WHERE true
     ON CONFLICT (mail) DO UPDATE SET state = excluded.state, due_at = excluded.due_at,
         expires_at = excluded.expires_at, attempts = excluded.attempts, claim = excluded.claim,
-        worker = excluded.worker, lease_until = excluded.lease_until";
+        worker = excluded.worker, lease_until = excluded.lease_until"
+);
 
 /// In the order in which they are given.
-pub(super) const TIMELINE: &str = "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
+pub(super) const TIMELINE: &str = over_rows!(
+    "INSERT INTO postroom_event (noun, mail, at, recipient, what, state, detail, actor)
     SELECT 'queue', unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-    FROM json_each(?) ORDER BY key";
+    FROM r ORDER BY key"
+);
 
 const RECIPIENTS: &str = "UPDATE postroom_queue_recipient AS r
     SET state = j.value ->> 2, doubted_by = unhex(j.value ->> 3)
