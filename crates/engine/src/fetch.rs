@@ -233,7 +233,9 @@ impl Reader<'_> {
         };
         let contracts = self.worker.postroom.store().contracts_of(self.mailbox.id).await?;
         let pass = Pass { inbox, place, contracts: &contracts, since, baseline };
-        let (mut round, undecided) = self.fetch_and_store(&pass, session, folder, after).await?;
+        // What it keeps is gone before the store is waited for: hundreds may wait there after a start.
+        let fetching = Box::pin(self.fetch_and_store(&pass, session, folder, after));
+        let (mut round, undecided) = fetching.await?;
         if !undecided.is_empty() && !round.is_broken {
             let decided = undecided.ask(session).await?;
             self.holds()?;

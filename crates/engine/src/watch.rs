@@ -10,7 +10,8 @@ use postroom_core::id::{LedgerId, Revision};
 use postroom_core::mailbox::{Kind, Mailbox, Status};
 use postroom_storage::{HealthBook, LedgerIntake, Mailboxes, Told, Way};
 use postroom_transport::{
-    CloseReport, Error as TransportError, ErrorKind as TransportKind, Hint, IncomingSession, Stage,
+    CloseReport, Error as TransportError, ErrorKind as TransportKind, Hint, IncomingSession,
+    IncomingTransport, Stage,
 };
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::charge::Charge;
 use crate::error::said;
 use crate::fetch::{Broken, Folder, Look, Reader, Tell, told};
 use crate::pace::Seat;
-use crate::postroom::random;
+use crate::postroom::{Postroom, random};
 use crate::worker::Worker;
 
 /// What lived for so long works: only then are the failures before it forgotten. A server that lets everybody in and drops them
@@ -170,7 +171,8 @@ async fn registered(worker: &Worker, charge: &Charge) -> Result<Option<Mailbox>,
 
 /// One session, from the connection to its end.
 async fn visit(worker: &Worker, charge: &Charge, until: Until, memory: &mut Memory) -> Result<Visit, Broken> {
-    // What an idle watch keeps is small: everything else lives in boxes that are dropped before it idles.
+    // What a watch keeps is small while it idles, and while it waits for its turn: everything else lives in boxes that come behind it or
+    // are dropped before. Thousands may wait for one host.
     let Some(mut stay) = Box::pin(open(worker, charge)).await? else { return Ok(Visit::Over) };
     let stayed = reside(worker, charge, until, memory, &mut stay).await;
     Box::pin(leave(worker, charge, memory, stay, stayed)).await
@@ -222,15 +224,10 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     let connected = async {
         if mailbox.settings.oauth().is_some() {
             // A provider that is slow to give a token holds up no connection of others.
-            postroom.route(&mailbox).await?;
+            Box::pin(postroom.route(&mailbox)).await?;
         }
         let (seat, opening) = worker.pace.enter(&host).await;
-        // The secret is opened when it is used, and no longer kept than that.
-        let route = postroom.route(&mailbox).await?.ok_or(Broken::Outdated)?;
-        let session = match transport.open(&route).await {
-            Err(error) if postroom.asks_anew(&route, &error).await => return Err(Broken::Outdated),
-            opened => opened?,
-        };
+        let session = Box::pin(connect(postroom, transport.as_ref(), &mailbox)).await?;
         drop(opening);
         Ok::<_, Broken>((seat, session))
     };
@@ -241,7 +238,8 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     let book: &dyn HealthBook = postroom.store();
     // What it did not rest for is no fault of its sessions.
     let on_trial = !book.health(mailbox.id).await?.last_rest().is_zero();
-    let folder = Reader { worker, mailbox: &mailbox, charge }.select(inbox, &mut *session).await;
+    let reader = Reader { worker, mailbox: &mailbox, charge };
+    let folder = Box::pin(reader.select(inbox, &mut *session)).await;
     let folder = match folder {
         Ok(folder) => folder,
         Err(broken) => {
@@ -252,6 +250,20 @@ async fn open(worker: &Worker, charge: &Charge) -> Result<Option<Stay>, Broken> 
     let (revision, mailbox) = (mailbox.revision, Some(Box::new(mailbox)));
     let (opened, told) = (Instant::now(), Vec::new());
     Ok(Some(Stay { session, seat, folder, revision, mailbox, opened, told, on_trial }))
+}
+
+/// Connects and signs in.
+async fn connect(
+    postroom: &Postroom,
+    transport: &dyn IncomingTransport,
+    mailbox: &Mailbox,
+) -> Result<Box<dyn IncomingSession>, Broken> {
+    // The secret is opened when it is used, and no longer kept than that.
+    let route = postroom.route(mailbox).await?.ok_or(Broken::Outdated)?;
+    match transport.open(&route).await {
+        Err(error) if postroom.asks_anew(&route, &error).await => Err(Broken::Outdated),
+        opened => Ok(opened?),
+    }
 }
 
 /// What one reading leaves to be read.
