@@ -290,10 +290,11 @@ async fn a_token_that_ends_costs_no_attempt_and_a_second_refusal_asks_a_person()
     let town = Town::new(&[LOGIN, "rui@acme.example"]).await;
     let postroom = town.postroom();
     let outbox = town.outbox(&postroom, LOGIN, &town.provider.grant(LOGIN)).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = {
         let postroom = postroom.clone();
         tokio::task::JoinSet::from_iter([async move {
-            postroom.run_with(Work::all().only_sending(), std::future::pending()).await
+            postroom.run_with(Work::all().only_sending(), async { drop(stopped.await) }).await
         }])
     };
     submit(&postroom, LOGIN).await;
@@ -302,7 +303,9 @@ async fn a_token_that_ends_costs_no_attempt_and_a_second_refusal_asks_a_person()
     town.server.expire_tokens(LOGIN);
     let second = submit(&postroom, LOGIN).await;
     town.reaches(2).await;
-    drop(running);
+    // It ends in good order: one that is cut off leaves its claim to its lease.
+    drop(stop);
+    running.join_all().await.into_iter().collect::<postroom::engine::Result<()>>().unwrap();
     work(&postroom).await;
     assert_eq!(show(&postroom, &second).await.item.attempts, 1);
     assert_eq!(town.provider.requests(), 2);

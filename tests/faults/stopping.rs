@@ -1,12 +1,15 @@
 //! A graceful stop at each step of a mail, and connections that hang: a worker that is told to stop leaves no mail in doubt and none
 //! claimed; a connection that says nothing, or a byte a second, or whose packets vanish, gives its place back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postroom::core::queue::State;
+use futures_util::FutureExt;
+use postroom::core::id::WorkerId;
+use postroom::core::queue::{Event, State};
 use postroom::engine::{NoObserver, Work};
-use postroom::storage::QueueWork;
+use postroom::storage::memory::MemoryStore;
+use postroom::storage::{Attempt, Claimed, QueueWork, RecipientResult, Settled, Settlement, Store};
 use postroom_testkit::{Fault, MailServer, Step};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -14,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::house::{PATIENCE, linked, opened, options, show, smtp, sqlite, submit, work};
 use crate::moments::{Act, Moment, Told, Watched};
 use crate::proxy::{Network, Proxy};
+use crate::wired::{Wire, Wired};
 
 async fn stops(moment: Moment) {
     let folder = tempfile::tempdir().unwrap();
@@ -51,6 +55,55 @@ async fn stops(moment: Moment) {
     work(&postroom).await;
     assert_eq!(show(&postroom, &mail).await.item.state, State::Accepted, "{moment:?}");
     assert_eq!(server.accepted_count(), 1, "{moment:?}");
+}
+
+/// A worker that is to end when nothing is left, beside one that lets its mail go at this call of the store.
+async fn lets_go_at(call: &'static str) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let server = MailServer::start().await.unwrap();
+    let taken: Arc<Mutex<Option<Claimed>>> = Arc::default();
+    let (own, held) = (Arc::clone(&store), Arc::clone(&taken));
+    let wired = Wired::ruled(Arc::clone(&store), move |name| {
+        if name == call
+            && let Some(claimed) = held.lock().unwrap().take()
+        {
+            let result = |(recipient, _): &(u32, _)| RecipientResult {
+                recipient: *recipient,
+                event: Event::Release,
+                detail: "let go".to_owned(),
+            };
+            let let_go = Settlement {
+                id: claimed.id,
+                claim: claimed.claim,
+                results: claimed.recipients.iter().map(result).collect(),
+                due_at: claimed.created_at,
+                attempt: Attempt::Free,
+            };
+            // The store is in memory: it answers at once.
+            let settled = own.settle(own.now(), &[let_go]).now_or_never().unwrap();
+            assert_eq!(settled.unwrap(), [Settled::Applied]);
+        }
+        Wire::Whole
+    });
+    let postroom =
+        opened(Arc::new(wired), Arc::new(smtp(PATIENCE)), Arc::new(NoObserver::default()), options());
+    let outbox = linked(&postroom, "ACME", server.smtp_port(), 1).await;
+    let mail = submit(&postroom, "ACME").await;
+    let (now, hour) = (store.now(), Duration::from_secs(3600));
+    let worker = WorkerId::new(now, [1; 10]);
+    let claimed = QueueWork::claim(&*store, now, outbox.id, 1, worker, now + hour).await.unwrap();
+    *taken.lock().unwrap() = claimed.into_iter().next();
+    work(&postroom).await;
+    assert!(taken.lock().unwrap().is_none(), "{call} was not called");
+    assert_eq!(show(&postroom, &mail).await.item.state, State::Accepted, "let go at {call}");
+}
+
+// Seen to fail when open claims are counted behind the look for due mail only: at the count the look was over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_worker_lets_go_is_seen_by_one_that_ends_when_nothing_is_left() {
+    for call in ["QueueWork::open_claims", "QueueWork::due_outboxes"] {
+        lets_go_at(call).await;
+    }
 }
 
 // Seen to fail when a stopping worker ends its connections at once: a mail whose dot has left is in doubt then.

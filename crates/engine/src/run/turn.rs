@@ -192,6 +192,9 @@ impl Turn {
         if self.worker.store_rests().is_some() {
             return Ok(false);
         }
+        let is_busy = self.running.values().any(|task| !matches!(task, Task::Upkeep));
+        // Asked before what is due, and behind it: what is let go, or taken, in between would be seen by neither.
+        let may_be_idle = self.work.until_idle && !is_busy && self.open_claims().await? == 0;
         if self.work.send {
             begun += self.begin_lanes().await?;
             begun += self.begin_proofs().await?;
@@ -202,14 +205,14 @@ impl Turn {
         }
         let (least, most) = BREATH;
         self.breath = if begun > 0 { least } else { (self.breath * 2).min(most) };
-        let busy = self.running.values().any(|task| !matches!(task, Task::Upkeep));
-        if begun > 0 || busy || !self.work.until_idle {
-            return Ok(false);
-        }
+        Ok(begun == 0 && may_be_idle && self.open_claims().await? == 0)
+    }
+
+    /// The claims that any worker has.
+    async fn open_claims(&self) -> Result<u64> {
         let (queue, ledger): (&dyn QueueWork, &dyn LedgerWork) = (self.store(), self.store());
-        let open = if self.work.send { queue.open_claims().await? } else { 0 }
-            + if self.work.receive { ledger.open_claims().await? } else { 0 };
-        Ok(open == 0)
+        let queued = if self.work.send { queue.open_claims().await? } else { 0 };
+        Ok(queued + if self.work.receive { ledger.open_claims().await? } else { 0 })
     }
 
     /// The search for mails in doubt that are due, one task for each companion at a time.
