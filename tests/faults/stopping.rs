@@ -1,5 +1,6 @@
 //! A graceful stop at each step of a mail, and connections that hang: a worker that is told to stop leaves no mail in doubt and none
-//! claimed; a connection that says nothing, or a byte a second, or whose packets vanish, gives its place back.
+//! claimed; a connection that says nothing, or a byte a second, or whose packets vanish, gives its place back. And
+//! a worker that ends by itself, beside one that lets its mail go.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

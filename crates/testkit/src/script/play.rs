@@ -147,7 +147,7 @@ impl Player {
             Action::Send(bytes) => {
                 let last = self.tags.first().map_or(&b""[..], |tag| tag.as_bytes());
                 let mut bytes = replace(bytes, b"<tag>", last);
-                for (back, tag) in self.tags.iter().enumerate() {
+                for (back, tag) in self.tags.iter().enumerate().skip(1) {
                     bytes = replace(&bytes, format!("<tag-{back}>").as_bytes(), tag.as_bytes());
                 }
                 self.wire.write(&bytes).await.map_err(failure)

@@ -47,16 +47,7 @@ pub(super) async fn mails(
         while refused.is_ok() && groups.len() < AHEAD && !rest.is_empty() {
             let (group, later) = rest.split_at(together(rest, limit));
             rest = later;
-            let mut waiting = BTreeMap::new();
-            for listed in group {
-                match list::uid(&listed.key, Stage::Fetch) {
-                    Ok(uid) => _ = waiting.insert(uid, &listed.key),
-                    Err(error) => {
-                        sink.begin(&listed.key).await.map_err(stopped)?;
-                        sink.end(Err(error)).await.map_err(stopped)?;
-                    }
-                }
-            }
+            let waiting = by_uid(group, sink).await?;
             if waiting.len() > 1 {
                 groups.push_back(ask(talk, waiting).await?);
             } else {
@@ -96,6 +87,21 @@ fn together(mails: &[Listed], limit: u64) -> usize {
         (1..PIECE as u64).contains(&listed.size) && listed.size <= limit && bytes <= BYTES
     });
     small.count().max(1)
+}
+
+/// The keys of these mails by their UIDs. What has none ends here.
+async fn by_uid<'a>(mails: &'a [Listed], sink: &mut dyn MailSink) -> Result<BTreeMap<u32, &'a RemoteKey>> {
+    let mut keys = BTreeMap::new();
+    for listed in mails {
+        match list::uid(&listed.key, Stage::Fetch) {
+            Ok(uid) => _ = keys.insert(uid, &listed.key),
+            Err(error) => {
+                sink.begin(&listed.key).await.map_err(stopped)?;
+                sink.end(Err(error)).await.map_err(stopped)?;
+            }
+        }
+    }
+    Ok(keys)
 }
 
 /// Asks for all of them at once.
