@@ -4,6 +4,7 @@
 mod audit;
 mod bodies;
 mod budgets;
+mod checkpoint;
 mod connection;
 mod correspondents;
 mod events;

@@ -12,16 +12,24 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
+use super::checkpoint::Copier;
 pub(super) use super::failed::failed;
 use super::failed::{is_busy, unavailable};
+use super::script::Script;
 use crate::error::Result;
 
-/// The statements that a script of [`Connections::turn`] begins and ends with.
+/// The statement that a script of [`Connections::turn`] begins with.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
-pub(super) const COMMIT: &str = "COMMIT";
 
-/// The right to write, with the connection that writes, between two transactions.
-type Turn<'a> = MutexGuard<'a, Option<SqliteConnection>>;
+/// Commits, and asks how long the log is by now. NOOP copies nothing; an SQLite before 3.51 would copy at each commit.
+const COMMIT: &str = "COMMIT;\nPRAGMA wal_checkpoint(NOOP)";
+
+/// Between two transactions: the connection that writes, and the one that copies what was written.
+#[derive(Default)]
+struct Writer {
+    connection: Option<SqliteConnection>,
+    copier: Copier,
+}
 
 /// For how long a connection is asked for that SQLite refuses since the file is locked, and how often.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +55,7 @@ async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnectio
 pub(super) struct Connections {
     options: SqliteConnectOptions,
     /// Writers come one after the other, in the order in which they asked.
-    writer: tokio::sync::Mutex<Option<SqliteConnection>>,
+    writer: tokio::sync::Mutex<Writer>,
     readers: Mutex<Vec<SqliteConnection>>,
     permits: Semaphore,
     closed: AtomicBool,
@@ -58,7 +66,7 @@ impl Connections {
     pub(super) fn new(options: SqliteConnectOptions, readers: usize) -> Self {
         Self {
             options,
-            writer: tokio::sync::Mutex::new(None),
+            writer: tokio::sync::Mutex::default(),
             readers: Mutex::default(),
             permits: Semaphore::new(readers.max(1)),
             closed: AtomicBool::new(false),
@@ -85,11 +93,11 @@ impl Connections {
     pub(super) async fn turn(&self, stage: &'static str) -> Result<Write<'_>> {
         let mut turn = self.writer.lock().await;
         self.check_open(stage)?;
-        let connection = match turn.take() {
+        let connection = match turn.connection.take() {
             Some(connection) => connection,
             None => connect(&self.options).await.map_err(failed(stage))?,
         };
-        Ok(Write { connection: Some(connection), stage, turn })
+        Ok(Write { home: self, connection: Some(connection), stage, turn })
     }
 
     /// A connection for one statement that reads.
@@ -122,8 +130,9 @@ impl Connections {
         self.closed.store(true, Ordering::SeqCst);
         self.permits.close();
         let parked: Vec<_> = self.parked().drain(..).collect();
-        let writer = self.writer.lock().await.take();
-        for connection in parked.into_iter().chain(writer) {
+        let Writer { connection, copier } = std::mem::take(&mut *self.writer.lock().await);
+        copier.close().await.map_err(failed("close"))?;
+        for connection in parked.into_iter().chain(connection) {
             connection.close().await.map_err(failed("close"))?;
         }
         Ok(())
@@ -141,33 +150,39 @@ impl Connections {
 /// The transaction that writes. Dropped before [`Write::finish`] it takes its connection with it: SQLite rolls back what
 /// was not committed when the connection closes.
 pub(super) struct Write<'a> {
+    home: &'a Connections,
     connection: Option<SqliteConnection>,
     stage: &'static str,
-    turn: Turn<'a>,
+    turn: MutexGuard<'a, Writer>,
 }
 
 impl Write<'_> {
-    /// Gives the connection back when a script has committed, and rolls back what failed.
-    pub(super) async fn end<T>(mut self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
-            return self.finish(result).await;
-        }
-        *self.turn = self.connection.take();
-        result
+    /// Commits what succeeded, rolls back what failed.
+    pub(super) async fn finish<T>(self, result: Result<T>) -> Result<T> {
+        self.finish_by(result.map(|value| (value, Script::default()))).await
     }
 
-    /// Commits what succeeded, rolls back what failed.
-    pub(super) async fn finish<T>(mut self, result: Result<T>) -> Result<T> {
-        let end = if result.is_ok() { COMMIT } else { "ROLLBACK" };
-        let stage = self.stage;
-        match sqlx::query(end).execute(&mut *self).await {
-            Ok(_) => {
-                *self.turn = self.connection.take();
-                result
+    /// Commits what succeeded, with its last statements; rolls back what failed.
+    pub(super) async fn finish_by<T>(mut self, result: Result<(T, Script)>) -> Result<T> {
+        let (stage, options) = (self.stage, &self.home.options);
+        let mut connection = self.connection.take().ok_or_else(|| unavailable(stage))?;
+        let done = match result {
+            Ok((value, mut script)) => {
+                script.then(COMMIT);
+                script.log(&mut connection, stage).await.map(|log| (value, log))
             }
-            // The connection is not used again: it may be in a transaction, or SQLite has ended that by itself.
-            Err(error) => result.and(Err(failed(stage)(error))),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok((_, log)) => self.turn.copier.follow(options, &mut connection, log).await,
+            // One that does not roll back is not used again: SQLite may have ended the transaction by itself.
+            Err(error) if sqlx::query("ROLLBACK").execute(&mut connection).await.is_err() => {
+                return Err(error);
+            }
+            Err(_) => {}
         }
+        self.turn.connection = Some(connection);
+        done.map(|(value, _)| value)
     }
 }
 

@@ -2,6 +2,7 @@
 //! another release. What every store has to keep is in the conformance suite.
 
 mod completion;
+mod copying;
 mod fixture;
 mod hosts;
 mod joined;

@@ -6,7 +6,7 @@ use sqlx::encode::Encode;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Row, Type};
 
-use super::connection::failed;
+use super::failed::failed;
 use crate::error::Result;
 use crate::sql::rows::{to_json, unreadable};
 
@@ -18,6 +18,13 @@ macro_rules! over_rows {
     };
 }
 pub(super) use over_rows;
+
+/// How many pages the log has, and how many of them were copied into the file. `PRAGMA wal_checkpoint` says it, in any of its modes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Log {
+    pub(super) pages: i64,
+    pub(super) copied: i64,
+}
 
 /// Statements with their parameters: plain `?`, in order.
 #[derive(Default)]
@@ -61,6 +68,14 @@ impl Script {
     pub(super) async fn run(self, connection: &mut SqliteConnection, stage: &'static str) -> Result<()> {
         let script = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
         script.execute(connection).await.map(drop).map_err(failed(stage))
+    }
+
+    /// Runs it, and gives what its last statement says of the log.
+    pub(super) async fn log(self, connection: &mut SqliteConnection, stage: &'static str) -> Result<Log> {
+        let script = sqlx::query_as_with(AssertSqlSafe(self.sql), self.arguments);
+        let (_, pages, copied): (i64, i64, i64) =
+            script.fetch_one(connection).await.map_err(failed(stage))?;
+        Ok(Log { pages, copied })
     }
 
     /// Runs it, and gives the text that is the first column of each row of each statement.

@@ -70,8 +70,8 @@ impl fmt::Debug for SqliteOptions {
 /// A store in an SQLite file. Its clones share their connections.
 ///
 /// The file is in WAL mode with `synchronous=FULL`: what a method has written is on the medium when it returns. There is one
-/// writing connection for each opened store; several processes may open the same file. No task is spawned; each connection
-/// has a thread of SQLite's driver.
+/// writing connection for each opened store, and one that copies the log into the file beside it once 8 MiB are written; several
+/// processes may open the same file. No task is spawned; each connection has a thread of SQLite's driver.
 ///
 /// Every method is one transaction and cancel safe: a dropped future leaves all of it or nothing. Submissions, claims, marks and
 /// settlements that come at the same time share one commit.
@@ -146,7 +146,7 @@ impl SqliteStore {
             .pragma("checkpoint_fullfsync", "1")
             // 16 MiB: the inner pages of a queue of a million mails.
             .pragma("cache_size", "-16384")
-            // 16 MiB of log between two checkpoints: pages that each commit changes reach the file less often.
+            // 16 MiB of log: from there on a commit copies what the connection beside the writer has left (`checkpoint`).
             .pragma("wal_autocheckpoint", "4096")
             // A schema that somebody tampered with calls no functions with side effects.
             .pragma("trusted_schema", "0")

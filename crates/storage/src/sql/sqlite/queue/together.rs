@@ -13,14 +13,14 @@ use crate::error::Result;
 use crate::sql::combine::{Done, Transact, Work};
 use crate::sql::rows::{queue_ids, unreadable};
 use crate::sql::sqlite::budgets;
-use crate::sql::sqlite::connection::{BEGIN, COMMIT, Connections};
+use crate::sql::sqlite::connection::{BEGIN, Connections};
 use crate::sql::sqlite::script::Script;
 
 const STAGE: &str = "work on the queue";
 
 /// Four ways to SQLite's thread, however many calls there are: one that begins the transaction and reads what is settled, marked and
-/// submitted, one that inserts, one that reads what is claimed, one that writes all that changed and commits.
-async fn transact_in(tx: &mut SqliteConnection, work: &Work<'_>) -> Result<Done> {
+/// submitted, one that inserts, one that reads what is claimed, and one that writes all that changed, whose script this gives, and commits.
+async fn transact_in(tx: &mut SqliteConnection, work: &Work<'_>) -> Result<(Done, Script)> {
     let (mut done, now) = (Done::default(), work.now);
     let settled = work.settlements.iter().map(|settlement| settlement.id);
     let ids: BTreeSet<_> = settled.chain(work.marks.iter().map(|mark| mark.id)).collect();
@@ -63,10 +63,7 @@ async fn transact_in(tx: &mut SqliteConnection, work: &Work<'_>) -> Result<Done>
             done.claimed.get_mut(place).ok_or_else(unreadable)?.push(mail);
         }
     }
-    let mut script = save_script(changed.into_values(), &served)?;
-    script.then(COMMIT);
-    script.run(tx, STAGE).await?;
-    Ok(done)
+    Ok((done, save_script(changed.into_values(), &served)?))
 }
 
 #[async_trait]
@@ -74,6 +71,6 @@ impl Transact for Connections {
     async fn transact(&self, work: &Work<'_>) -> Result<Done> {
         let mut turn = self.turn(STAGE).await?;
         let done = transact_in(&mut turn, work).await;
-        turn.end(done).await
+        turn.finish_by(done).await
     }
 }
