@@ -1,5 +1,5 @@
 //! The rows of received mails that are new: contents, mails, what waits for a handler, first events, in as many statements for a
-//! hundred mails as for one.
+//! hundred mails as for one, and in one call of the driver.
 
 use postroom_core::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
@@ -9,12 +9,9 @@ use crate::error::Result;
 use crate::ledger::{LedgerEntry, RawMail, Received};
 use crate::sql::rows::{ledger_ids, new_body_id, received_row, to_json};
 use crate::sql::sqlite::bodies;
-use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::script::over_rows;
+use crate::sql::sqlite::script::{Script, over_rows};
 
-const STAGE: &str = "store received mails";
-
-/// In one call of the driver. The parameters are rows, time, ids.
+/// The parameters are rows, time, ids.
 pub(in crate::sql::sqlite) const INSERT: &str = over_rows!(
     "INSERT INTO postroom_ledger_mail
     (id, mailbox, folder, epoch, remote_key, sha256, size, arrived, stored_at, state, contract, reasons, record,
@@ -28,9 +25,15 @@ INSERT INTO postroom_ledger_open (number, mail, mailbox, due_at)
     WHERE m.state = 'stored'"
 );
 
-pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&Received]) -> Result<()> {
+/// The script that inserts new mails. What of their contents is too much for one call goes ahead of it.
+pub(super) async fn insert_script(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    mails: &[&Received],
+) -> Result<Script> {
+    let mut script = Script::default();
     if mails.is_empty() {
-        return Ok(());
+        return Ok(script);
     }
     let (mut rows, mut contents, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for mail in mails {
@@ -49,10 +52,10 @@ pub(super) async fn insert(tx: &mut SqliteConnection, now: Timestamp, mails: &[&
         entries.push((mail.id, LedgerEntry::new(now, "stored", Some(mail.state), mail.reasons.join(", "))));
     }
     if !contents.is_empty() {
-        bodies::insert(tx, &contents).await?;
+        bodies::insert_by(tx, &mut script, &contents).await?;
     }
     let ids = ledger_ids(mails.iter().map(|mail| mail.id))?;
-    let insert = sqlx::query(INSERT).bind(to_json(&rows)?).bind(now.as_millis()).bind(ids);
-    insert.execute(&mut *tx).await.map_err(failed(STAGE))?;
-    row::note(tx, entries).await
+    script.then(INSERT).with(to_json(&rows)?)?.with(now.as_millis())?.with(ids)?;
+    row::note_by(&mut script, entries)?;
+    Ok(script)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
-use super::insert::insert;
+use super::insert::insert_script;
 use super::recognise::recognise;
 use super::row;
 use crate::error::Result;
@@ -16,9 +16,11 @@ use crate::ledger::{
     Contact, LedgerEntry, LedgerIntake, LeftOut, Reached, Received, Stored, Told, Unsettled,
 };
 use crate::sql::recognise::Passed;
-use crate::sql::rows::{big, contact, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json};
-use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::script::over_rows;
+use crate::sql::rows::{
+    big, contact, from_json, hex, latest, ledger_ids, new_ledger_id, sought, text, to_json, unhex, unreadable,
+};
+use crate::sql::sqlite::connection::{BEGIN, failed};
+use crate::sql::sqlite::script::{Script, over_rows};
 use crate::sql::sqlite::store::SqliteStore;
 use crate::transition::place::PlaceRow;
 
@@ -32,20 +34,21 @@ pub(in crate::sql::sqlite) const CONTACT: &str = "SELECT
     (SELECT baseline_at FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3),
     (SELECT max(seen_at) FROM postroom_ledger_place WHERE mailbox = ?1 AND folder = ?2 AND epoch <> ?3)";
 
-/// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key.
+/// Of each mail the one that has its key, and whether one of the same bytes is there, whatever its key. In one row, as below: each row
+/// is a message of SQLite's thread.
 pub(in crate::sql::sqlite) const LOOK: &str = over_rows!(
-    "SELECT
-    (SELECT m.id FROM postroom_ledger_mail m WHERE m.mailbox = r.value ->> 0 AND m.folder = r.value ->> 1
+    "SELECT json_group_array(json_array(
+    (SELECT hex(m.id) FROM postroom_ledger_mail m WHERE m.mailbox = r.value ->> 0 AND m.folder = r.value ->> 1
         AND m.epoch = r.value ->> 2 AND m.remote_key = r.value ->> 3),
     EXISTS (SELECT 1 FROM postroom_ledger_mail t
-        WHERE t.mailbox = r.value ->> 0 AND t.folder = r.value ->> 1 AND t.sha256 = unhex(r.value ->> 4))
-    FROM r ORDER BY r.key"
+        WHERE t.mailbox = r.value ->> 0 AND t.folder = r.value ->> 1 AND t.sha256 = unhex(r.value ->> 4))) ORDER BY r.key)
+    FROM r"
 );
 
-pub(in crate::sql::sqlite) const UNKNOWN: &str = "SELECT j.key FROM json_each(?4) j
+pub(in crate::sql::sqlite) const UNKNOWN: &str =
+    "SELECT json_group_array(j.key ORDER BY j.key) FROM json_each(?4) j
     WHERE NOT EXISTS (SELECT 1 FROM postroom_ledger_mail m
-        WHERE m.mailbox = ?1 AND m.folder = ?2 AND m.epoch = ?3 AND m.remote_key = j.value)
-    ORDER BY j.key";
+        WHERE m.mailbox = ?1 AND m.folder = ?2 AND m.epoch = ?3 AND m.remote_key = j.value)";
 
 pub(in crate::sql::sqlite) const UNSETTLED: &str = "SELECT id, remote_key FROM postroom_ledger_mail
     WHERE mailbox = ?1 AND folder = ?2 AND epoch = ?3
@@ -63,22 +66,33 @@ pub(in crate::sql::sqlite) const SETTLED: &str = "UPDATE postroom_ledger_mail SE
 
 const STAGE: &str = "store received mails";
 
-async fn store_in(tx: &mut SqliteConnection, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
-    let look = sqlx::query_as(LOOK).bind(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?);
-    let looks: Vec<(Option<Uuid>, bool)> = look.fetch_all(&mut *tx).await.map_err(failed(STAGE))?;
+/// What becomes of mails, and the last statements of it. A call of SQLite's thread begins the transaction and looks, one more writes and
+/// commits, and what of the contents is too much for one goes ahead.
+async fn store_in(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    mails: &[Received],
+) -> Result<(Vec<Stored>, Script)> {
+    let mut look = Script::default();
+    look.then(BEGIN).then(LOOK).with(to_json(&mails.iter().map(sought).collect::<Vec<_>>())?)?;
+    let looks = look.texts(tx, STAGE).await?.next().ok_or_else(unreadable)?;
+    let looks: Vec<(Option<String>, i64)> = from_json(&looks)?;
     let (mut stored, mut new, mut passed) = (Vec::new(), Vec::new(), Passed::default());
     for (mail, (known, has_twin)) in mails.iter().zip(looks) {
         stored.push(match known {
-            Some(id) => Stored::Known(LedgerId::from_uuid(id)),
-            None if has_twin && let Some(stored) = recognise(tx, now, mail, &mut passed).await? => stored,
+            Some(id) => Stored::Known(LedgerId::from_uuid(unhex(&id)?.ok_or_else(unreadable)?)),
+            None if has_twin != 0
+                && let Some(stored) = recognise(tx, now, mail, &mut passed).await? =>
+            {
+                stored
+            }
             None => {
                 new.push(mail);
                 Stored::New(mail.id)
             }
         });
     }
-    insert(tx, now, &new).await?;
-    Ok(stored)
+    Ok((stored, insert_script(tx, now, &new).await?))
 }
 
 async fn settled_in(tx: &mut SqliteConnection, now: Timestamp, ids: &[LedgerId], told: Told) -> Result<()> {
@@ -154,10 +168,10 @@ impl LedgerIntake for SqliteStore {
         let mut read = self.connections.read(STAGE).await?;
         let query = sqlx::query_as(UNKNOWN).bind(place.mailbox.number()).bind(place.folder.as_str());
         let query = query.bind(big(place.epoch)).bind(to_json(keys)?);
-        let rows = query.fetch_all(&mut *read).await.map_err(failed(STAGE));
-        let rows: Vec<(i64,)> = read.finish(rows).await?;
-        let key = |(index,): (i64,)| keys.get(usize::try_from(index).ok()?).cloned();
-        Ok(rows.into_iter().filter_map(key).collect())
+        let row = query.fetch_one(&mut *read).await.map_err(failed(STAGE));
+        let (unknown,): (String,) = read.finish(row).await?;
+        let unknown: Vec<usize> = from_json(&unknown)?;
+        Ok(unknown.into_iter().filter_map(|index| keys.get(index).cloned()).collect())
     }
 
     async fn skip(&self, now: Timestamp, place: &Place, left_out: &LeftOut) -> Result<bool> {
@@ -171,9 +185,9 @@ impl LedgerIntake for SqliteStore {
     }
 
     async fn store(&self, now: Timestamp, mails: &[Received]) -> Result<Vec<Stored>> {
-        let mut tx = self.connections.write(STAGE).await?;
-        let done = store_in(&mut tx, now, mails).await;
-        tx.finish(done).await
+        let mut turn = self.connections.turn(STAGE).await?;
+        let done = store_in(&mut turn, now, mails).await;
+        turn.finish_by(done).await
     }
 
     async fn unsettled(&self, now: Timestamp, place: &Place, limit: u32) -> Result<Vec<Unsettled>> {

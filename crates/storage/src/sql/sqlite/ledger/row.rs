@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::ledger::{LedgerEntry, LedgerItem};
 use crate::sql::rows::{from_json, hex, ledger_ids, optional, small, text, time, to_json};
 use crate::sql::sqlite::connection::failed;
-use crate::sql::sqlite::script::over_rows;
+use crate::sql::sqlite::script::{Script, over_rows};
 use crate::transition::lease::Lease;
 use crate::transition::ledger::LedgerRow;
 
@@ -194,13 +194,19 @@ pub(super) async fn note(
     tx: &mut SqliteConnection,
     entries: impl IntoIterator<Item = (LedgerId, LedgerEntry)>,
 ) -> Result<()> {
+    let mut script = Script::default();
+    note_by(&mut script, entries)?;
+    if script.is_empty() { Ok(()) } else { script.run(tx, STAGE).await }
+}
+
+/// Has a script add to the timelines of mails.
+pub(super) fn note_by(
+    script: &mut Script,
+    entries: impl IntoIterator<Item = (LedgerId, LedgerEntry)>,
+) -> Result<()> {
     let row = |(id, entry): (LedgerId, LedgerEntry)| {
         let LedgerEntry { at, what, state, detail, actor } = entry;
         json!([hex(id.uuid()), at.as_millis(), what, state, detail, actor])
     };
-    let rows: Vec<Value> = entries.into_iter().map(row).collect();
-    if !rows.is_empty() {
-        sqlx::query(TIMELINE).bind(to_json(&rows)?).execute(tx).await.map_err(failed(STAGE))?;
-    }
-    Ok(())
+    script.of_rows(TIMELINE, &entries.into_iter().map(row).collect::<Vec<Value>>())
 }
