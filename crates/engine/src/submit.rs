@@ -1,7 +1,10 @@
 //! Submit: a mail of the host is resolved, composed, frozen and put into the queue; and notify, which submits the mail of
 //! a step by its template.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use postroom_core::address::{Address, NamedAddress};
@@ -72,11 +75,10 @@ impl Postroom {
                 Some(prepared) => prepared,
                 None => self.prepare(submission).await?,
             };
-            let store = self.store();
             if let Err(refused) = self.keep_to_list(submission).await {
                 return self.submitted_before(prepared, refused).await;
             }
-            match store.enqueue(self.now(), &prepared, content).await {
+            match self.enqueue(&prepared, content).await {
                 Ok(Enqueued::New(id)) => {
                     self.wake();
                     self.observe(&Event::Queued { id, outbox: prepared.resolution.outbox });
@@ -94,6 +96,13 @@ impl Postroom {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Lanes that wait for mail are rung when this one is on its way to the store, and once more when it is there: where a store joins
+    /// what comes at one time, the claim is in the same commit, or the next.
+    async fn enqueue(&self, mail: &Prepared, content: Bytes) -> postroom_storage::Result<Enqueued> {
+        let enqueued = self.store().enqueue(self.now(), mail, content);
+        on_its_way(enqueued, || self.ports.mail.notify_waiters()).await
     }
 
     /// A mail that was submitted before under the same idempotency key is that mail, whatever came back since. One whose basis is none
@@ -407,5 +416,43 @@ fn freeze_raw(bytes: &[u8], limit: u64, links: &Links, mail: &mut Prepared) -> R
             Ok(Bytes::copy_from_slice(bytes))
         }
         None => Ok([b"Message-ID: ", mail.message_id.as_bytes(), b"\r\n", bytes].concat().into()),
+    }
+}
+
+/// Says when a call has been begun and has not ended yet.
+async fn on_its_way<F: Future>(call: F, tell: impl FnOnce()) -> F::Output {
+    let mut call = pin!(call);
+    match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        Poll::Ready(output) => output,
+        Poll::Pending => {
+            tell();
+            call.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Would miss lanes that hear of a mail only when it is committed: their claims would need a commit of their own. How much that is,
+    /// `benches/isolation.rs` tells.
+    #[tokio::test]
+    async fn a_call_is_told_of_between_its_beginning_and_its_end() {
+        let log = RefCell::new(Vec::new());
+        let note = |what| log.borrow_mut().push(what);
+        let call = async {
+            note("begun");
+            yield_now().await;
+            note("ended");
+        };
+        on_its_way(call, || note("told")).await;
+        assert_eq!(log.take(), ["begun", "told", "ended"]);
+        on_its_way(async { note("done at once") }, || note("told")).await;
+        assert_eq!(log.take(), ["done at once"]);
     }
 }
