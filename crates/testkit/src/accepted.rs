@@ -3,6 +3,7 @@
 use crate::{message, protocol::Protocol};
 use bytes::Bytes;
 use std::fmt;
+use tokio::time::Instant;
 
 /// One SMTP transaction that was answered 250 after the dot. The list of them is only ever appended to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Accepted {
     pub bytes: Bytes,
     /// The value of the Message-ID field, angle brackets included.
     pub message_id: Option<String>,
+    /// When the server took it, by tokio's clock.
+    pub at: Instant,
 }
 
 impl Accepted {

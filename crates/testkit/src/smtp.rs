@@ -21,6 +21,7 @@ use smtp_proto::{
     MAIL_REQUIRETLS, MAIL_SMTPUTF8, MailFrom, Request,
 };
 use std::io;
+use tokio::time::Instant;
 
 struct Envelope {
     from: String,
@@ -386,6 +387,7 @@ impl Smtp {
             outside: envelope.outside,
             message_id: message::header(&bytes, "Message-ID"),
             bytes: Bytes::from(bytes),
+            at: Instant::now(),
         };
         let now = connection.shared.now();
         connection.shared.change(|store| {
