@@ -21,7 +21,7 @@ use postroom_core::template::{Filled, Values};
 use postroom_core::thread::{TokenKey, message_id, references_for_answer, tagged, tagged_subject};
 use postroom_core::time::Timestamp;
 use postroom_core::violation::Invalid;
-use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, QueueDesk};
+use postroom_storage::{Bodies, Enqueued, ErrorKind as StoreKind, LedgerDesk, QueueDesk, QueueIntake};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -98,11 +98,17 @@ impl Postroom {
         }
     }
 
-    /// Lanes that wait for mail are rung when this one is on its way to the store, and once more when it is there: where a store joins
-    /// what comes at one time, the claim is in the same commit, or the next.
+    /// Lanes that wait for mail are rung when this one is in the store, and once more before, when it is on its way, where their claim
+    /// then is in the same commit, or the next.
     async fn enqueue(&self, mail: &Prepared, content: Bytes) -> postroom_storage::Result<Enqueued> {
-        let enqueued = self.store().enqueue(self.now(), mail, content);
-        on_its_way(enqueued, || self.ports.mail.notify_waiters()).await
+        let intake: &dyn QueueIntake = self.store();
+        let enqueued = intake.enqueue(self.now(), mail, content);
+        let tell = || {
+            if intake.claims_wait_for_submissions() {
+                self.ports.mail.notify_waiters();
+            }
+        };
+        on_its_way(enqueued, tell).await
     }
 
     /// A mail that was submitted before under the same idempotency key is that mail, whatever came back since. One whose basis is none

@@ -73,6 +73,13 @@ pub trait QueueIntake: Send + Sync {
     /// [`crate::ErrorKind::LimitReached`]. After an error nothing is visible.
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued>;
 
+    /// Whether a claim that comes while a mail is on its way here finds it, in the same transaction or the next: whoever waits for mail
+    /// is then told when [`Self::enqueue`] is begun. Where such a claim would look in vain, as is said unless a store knows better, he is
+    /// told when it ends.
+    fn claims_wait_for_submissions(&self) -> bool {
+        false
+    }
+
     /// The sent mails with these Message-IDs, in their order; unknown ones are left out.
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>>;
 

@@ -226,6 +226,25 @@ async fn a_writer_of_its_own_and_a_close_wait_for_what_has_begun() {
     check_whole(&store).await;
 }
 
+/// Would miss a store whose claims look in vain for what is on its way: the engine rings those who wait when a submission is begun.
+#[tokio::test]
+async fn a_claim_that_comes_with_submissions_finds_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    assert!(store.claims_wait_for_submissions());
+    let outbox = registered(&store).await;
+    let commits = counted(&store).await;
+    let (one, other) = (prepared(store.now(), &outbox), prepared(store.now(), &outbox));
+    let (now, worker) = (store.now(), WorkerId::from_uuid(id()));
+    let claim = store.claim(now, outbox.id, 5, worker, now + Duration::from_secs(60));
+    let (one, other, claimed) =
+        in_time(async { tokio::join!(enqueue(&store, &one), enqueue(&store, &other), claim) }).await;
+    assert!(one.is_ok() && other.is_ok());
+    assert_eq!(claimed.unwrap().len(), 2);
+    assert!(commits.load(Ordering::SeqCst) <= 2, "{commits:?}");
+    check_whole(&store).await;
+}
+
 /// A disk that fills up for one call makes SQLite end the transaction of all: each is then tried alone.
 #[tokio::test]
 async fn a_call_that_fills_the_disk_fails_alone() {

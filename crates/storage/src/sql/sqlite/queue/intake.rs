@@ -244,6 +244,10 @@ impl QueueIntake for SqliteStore {
         self.queue.enqueue(now, mail, content).await
     }
 
+    fn claims_wait_for_submissions(&self) -> bool {
+        true
+    }
+
     async fn sent_by_message_id(&self, message_ids: &[String]) -> Result<Vec<SentMail>> {
         const STAGE: &str = "find sent mails";
         let message_ids = to_json(message_ids)?;
