@@ -74,7 +74,7 @@ pub trait QueueIntake: Send + Sync {
     async fn enqueue(&self, now: Timestamp, mail: &Prepared, content: Bytes) -> Result<Enqueued>;
 
     /// Whether a claim that comes while a mail is on its way here finds it, in the same transaction or the next: whoever waits for mail
-    /// is then told when [`Self::enqueue`] is begun. Where such a claim would look in vain, as is said unless a store knows better, he is
+    /// is then told when [`Self::enqueue`] is begun. Where such a claim would look in vain, as is said unless a store knows better, it is
     /// told when it ends.
     fn claims_wait_for_submissions(&self) -> bool {
         false
