@@ -46,11 +46,8 @@ impl Copier {
         let connection = match std::mem::take(self) {
             Self::None => None,
             Self::Idle(connection) => Some(connection),
-            Self::Busy(mut copying) => match poll(&mut copying) {
-                Poll::Pending => return *self = Self::Busy(copying),
-                // What was copied meanwhile the next commit is told.
-                Poll::Ready(copied) => return *self = copied.map_or(Self::None, Self::Idle),
-            },
+            // What was copied meanwhile the next commit is told.
+            Self::Busy(copying) => return *self = Self::now(copying),
         };
         if log.pages - log.copied <= FEW {
             let _ = sqlx::query(COPY).execute(writer).await;
@@ -63,11 +60,15 @@ impl Copier {
                 Err(_) => return,
             },
         };
-        let mut copying: Copying = Box::pin(copy(connection));
-        *self = match poll(&mut copying) {
+        *self = Self::now(Box::pin(copy(connection)));
+    }
+
+    /// Looks how far it is; nobody is woken for that. The first look sets its thread to work.
+    fn now(mut copying: Copying) -> Self {
+        match copying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Self::Busy(copying),
             Poll::Ready(copied) => copied.map_or(Self::None, Self::Idle),
-        };
+        }
     }
 
     /// Closes it, once it has copied what it is at.
@@ -83,9 +84,4 @@ impl Copier {
 async fn copy(mut connection: SqliteConnection) -> sqlx::Result<SqliteConnection> {
     sqlx::query(COPY).execute(&mut connection).await?;
     Ok(connection)
-}
-
-/// Looks whether it is done; nobody is woken for that.
-fn poll(copying: &mut Copying) -> Poll<sqlx::Result<SqliteConnection>> {
-    copying.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -87,7 +87,7 @@ impl Connections {
         Ok(write)
     }
 
-    /// The connection that writes, for who begins and commits by scripts; others wait for their turn.
+    /// The connection that writes, for who begins by a script; others wait for their turn.
     ///
     /// Cancel safe: a dropped future or turn leaves nothing behind.
     pub(super) async fn turn(&self, stage: &'static str) -> Result<Write<'_>> {

@@ -60,12 +60,11 @@ impl Script {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.sql.is_empty()
-    }
-
-    /// Runs it.
+    /// Runs it. One without statements needs no call.
     pub(super) async fn run(self, connection: &mut SqliteConnection, stage: &'static str) -> Result<()> {
+        if self.sql.is_empty() {
+            return Ok(());
+        }
         let script = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
         script.execute(connection).await.map(drop).map_err(failed(stage))
     }

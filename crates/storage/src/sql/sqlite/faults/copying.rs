@@ -12,7 +12,7 @@ use super::fixture::{id, open};
 use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::sql::sqlite::script::Log;
+use crate::sql::sqlite::script::{Log, Script};
 use crate::sql::sqlite::store::SqliteStore;
 
 /// How many pages the log has at most before it is copied: from 2048 on by the first commit, or the second where the last copy was not
@@ -26,9 +26,10 @@ async fn write(store: &SqliteStore) -> Result<()> {
 
 async fn log(store: &SqliteStore) -> Log {
     let mut read = store.connections.read("ask").await.unwrap();
-    let log = sqlx::query_as("PRAGMA wal_checkpoint(NOOP)").fetch_one(&mut *read).await.unwrap();
-    let (_, pages, copied): (i64, i64, i64) = log;
-    read.finish(Ok(Log { pages, copied })).await.unwrap()
+    let mut script = Script::default();
+    script.then("PRAGMA wal_checkpoint(NOOP)");
+    let log = script.log(&mut read, "ask").await;
+    read.finish(log).await.unwrap()
 }
 
 /// Writes until the log is as a test wants it, and never until SQLite copies it within a commit: whoever copies is waited for.

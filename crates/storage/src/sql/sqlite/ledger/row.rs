@@ -196,7 +196,7 @@ pub(super) async fn note(
 ) -> Result<()> {
     let mut script = Script::default();
     note_by(&mut script, entries)?;
-    if script.is_empty() { Ok(()) } else { script.run(tx, STAGE).await }
+    script.run(tx, STAGE).await
 }
 
 /// Has a script add to the timelines of mails.

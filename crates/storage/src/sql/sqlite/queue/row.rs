@@ -194,8 +194,7 @@ pub(super) async fn load(tx: &mut SqliteConnection, ids: impl IntoIterator<Item 
 
 /// Writes what changed, in one call of the driver. What did not change is not written.
 pub(super) async fn save(tx: &mut SqliteConnection, edits: impl IntoIterator<Item = Edit>) -> Result<()> {
-    let script = save_script(edits, &[])?;
-    if script.is_empty() { Ok(()) } else { script.run(tx, STAGE).await }
+    save_script(edits, &[])?.run(tx, STAGE).await
 }
 
 /// The script that writes what changed, and the lines that were served.
